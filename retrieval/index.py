@@ -1,0 +1,206 @@
+"""Nearest neighbours of one segment: build, search, filter, read, write. The only file that imports faiss.
+
+Every kind stores the vectors once, as float16, inside one faiss file: `Index.vectors` is a view of those bytes. A kind
+with lists adds 4-bit codes (48 bytes for 384 dimensions) that are scanned first; the best of them are compared exactly.
+Which kind serves which size is measured: `benchmarks/index_kinds.py`, `docs/decisions/0003-index-kinds.md`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    faiss: Any  # its own stubs refuse the arguments its wrappers take
+else:
+    import faiss
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.uint8]
+
+
+class Kind(NamedTuple):
+    """How a segment of at most `up_to` rows is searched."""
+
+    name: str
+    up_to: float
+    lists: int  # clusters the codes are kept in; 0: no codes, every vector is compared
+    probes: int  # clusters looked into when no filter is given
+    refined: int  # how many times k of the scan's best are compared exactly
+
+
+KINDS = (
+    Kind("exact", up_to=6_000, lists=0, probes=0, refined=0),
+    Kind("scan", up_to=150_000, lists=1, probes=1, refined=4),
+    Kind("probe", up_to=np.inf, lists=1024, probes=96, refined=4),
+)
+
+FEW_ROWS = 3_000  # a filter that leaves no more is answered by comparing what it leaves, whatever the kind
+TRAINING_ROWS = 65_536
+ADD_ROWS = 65_536  # bounds the memory of a build
+
+
+def build(vectors: Float32, kinds: tuple[Kind, ...] = KINDS) -> Index:
+    """An index over `vectors` (float32[n, d], unit rows); row i of the index is row i of the argument.
+
+    The first of `kinds` that is large enough is taken. The same vectors give the same index.
+    """
+    faiss.omp_set_num_threads(1)
+    n, d = vectors.shape
+    kind = next(kind for kind in kinds if n <= kind.up_to)
+    stored = _float16(d)
+    codes = _trained_codes(vectors, kind) if kind.lists else None
+    for start in range(0, n, ADD_ROWS):
+        part = np.ascontiguousarray(vectors[start : start + ADD_ROWS], np.float32)
+        stored.add(part)
+        if codes is not None:
+            codes.add(part)
+    if codes is None:
+        # The wrapper transforms nothing. Its header moves the vectors to an even place in the file, as numpy needs it.
+        return Index(faiss.IndexPreTransform(stored))
+    refine = faiss.IndexRefine(codes, stored)
+    refine.k_factor = kind.refined
+    return Index(refine)
+
+
+def read(path: Path) -> Index:
+    """The index in the file at `path`, memory mapped. faiss trusts the bytes: the caller has verified them.
+
+    Raises RuntimeError if faiss finds no index there.
+    """
+    return Index(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+
+
+class Index:
+    """The vectors of one segment and the search over them. Immutable; any number of threads may search at once."""
+
+    def __init__(self, engine: Any) -> None:
+        """Wrap what `build` composed or `read` mapped: IndexPreTransform(vectors) or IndexRefine(codes, vectors)."""
+        self._engine = engine
+        refines = isinstance(engine, faiss.IndexRefine)
+        self._stored = faiss.downcast_index(engine.refine_index if refines else engine.index)
+        self._codes: Any = faiss.downcast_index(engine.base_index) if refines else None
+        self.n = int(engine.ntotal)
+        self.d = int(engine.d)
+
+    @property
+    def kind(self) -> str:
+        """Name of the row of KINDS this index was built by."""
+        if self._codes is None:
+            return "exact"
+        return "scan" if self._codes.nlist == 1 else "probe"
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[np.float16]:
+        """float16[n, d], read-only: the stored bytes themselves, which stay mapped while the array lives."""
+        if self.n == 0:
+            return np.empty((0, self.d), np.float16)
+        return np.asarray(_StoredVectors(self._engine, self._stored, (self.n, self.d)))
+
+    def write(self, path: Path) -> None:
+        """Write the one file that `read` maps."""
+        faiss.write_index(self._engine, str(path))
+
+    def search(self, queries: Float32, k: int, allowed: Mask | None = None) -> tuple[Int64, Float32]:
+        """The `k` nearest rows of each query: best first, ties by smaller row.
+
+        queries: float32[q, d], unit rows (or not: the cosine is then scaled by the length).
+        allowed: uint8[(n + 7) // 8], little bit order; a 1 for each row that may be returned, 0 past the last row.
+
+        Returns rows int64[q, k] padded with -1 and their cosine float32[q, k] padded with -inf. Always min(k, allowed
+        rows) are found. Which of several equal vectors takes the k-th place is fixed but not specified.
+        Raises ValueError on arguments of another shape.
+        """
+        faiss.omp_set_num_threads(1)  # per thread: at import it would hold for the importing thread only
+        queries = np.ascontiguousarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.d:
+            raise ValueError(f"queries have shape {queries.shape}, expected (q, {self.d})")
+        count = self.n if allowed is None else _count(allowed, self.n)
+        wanted = min(k, count)
+        rows = np.full((len(queries), k), -1, np.int64)
+        cosine = np.full((len(queries), k), -np.inf, np.float32)
+        if wanted and len(queries):
+            found, near = self._nearest(queries, wanted, allowed, count)
+            order = np.lexsort((found, -near), axis=1)
+            rows[:, :wanted] = np.take_along_axis(found, order, 1)
+            cosine[:, :wanted] = np.take_along_axis(near, order, 1)
+        return rows, cosine
+
+    def _nearest(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
+        """The k nearest of the `count` allowed rows, of which there are at least k, in any order."""
+        if self._codes is None:
+            return self._compare_all(queries, k, allowed)
+        if count <= max(FEW_ROWS, k * self._engine.k_factor):
+            return self._compare(queries, k, _positions(allowed, self.n))
+        found, near = self._scan(queries, k, allowed, count)
+        # A scan may run dry: too few allowed rows in the probed lists, or codes at the bottom of the 16-bit scale.
+        dry = np.flatnonzero((found < 0).any(axis=1))
+        if len(dry):
+            found[dry], near[dry] = self._compare_all(queries[dry], k, allowed)
+        return found, near
+
+    def _scan(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
+        codes = self._codes
+        probes = min(codes.nlist, int(np.ceil(codes.nprobe * (self.n / count))))
+        selector = _selector(allowed)
+        scan = faiss.IVFSearchParameters(nprobe=probes, sel=selector)
+        params = faiss.IndexRefineSearchParameters(k_factor=self._engine.k_factor, base_index_params=scan)
+        cosine, rows = self._engine.search(queries, k, params=params)
+        return rows, cosine
+
+    def _compare_all(self, queries: Float32, k: int, allowed: Mask | None) -> tuple[Int64, Float32]:
+        params = faiss.SearchParameters(sel=_selector(allowed))
+        cosine, rows = self._stored.search(queries, k, params=params)
+        return rows, cosine
+
+    def _compare(self, queries: Float32, k: int, among: Int64) -> tuple[Int64, Float32]:
+        few = _float16(self.d)
+        few.add_sa_codes(self.vectors.view(np.uint8)[among])
+        cosine, places = few.search(queries, k)
+        return among[places], cosine
+
+
+class _StoredVectors:
+    """What numpy asks for the address of the stored vectors; it keeps the index, and so the mapped file, alive."""
+
+    def __init__(self, engine: Any, stored: Any, shape: tuple[int, int]) -> None:
+        self._engine = engine
+        address = int(stored.codes.data())
+        self.__array_interface__ = {"version": 3, "typestr": "<f2", "shape": shape, "data": (address, True)}
+
+
+def _float16(d: int) -> Any:
+    return faiss.IndexScalarQuantizer(d, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+
+def _trained_codes(vectors: Float32, kind: Kind) -> Any:
+    n, d = vectors.shape
+    width = next(width for width in (4, 3, 2, 1) if d % width == 0)
+    codes = faiss.index_factory(d, f"IVF{kind.lists},PQ{d // width}x4fs", faiss.METRIC_INNER_PRODUCT)
+    codes.nprobe = kind.probes
+    sample = np.linspace(0, n - 1, min(n, TRAINING_ROWS)).astype(np.int64)
+    codes.train(np.ascontiguousarray(vectors[sample], np.float32))
+    return codes
+
+
+def _selector(allowed: Mask | None) -> Any:
+    return None if allowed is None else faiss.IDSelectorBitmap(allowed)
+
+
+def _count(allowed: Mask, n: int) -> int:
+    if len(allowed) != (n + 7) // 8:
+        raise ValueError(f"allowed has {len(allowed)} bytes, expected {(n + 7) // 8} for {n} rows")
+    if n % 8 and allowed[-1] >> (n % 8):
+        raise ValueError(f"allowed has bits set past its {n} rows")
+    return int(np.bitwise_count(allowed).sum())
+
+
+def _positions(allowed: Mask | None, n: int) -> Int64:
+    if allowed is None:
+        return np.arange(n)
+    return np.flatnonzero(np.unpackbits(allowed, count=n, bitorder="little").view(np.bool_))

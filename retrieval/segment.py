@@ -1,0 +1,155 @@
+"""A segment: an immutable folder of videos, searchable by vector. Three files.
+
+    rows.bin         the columns of `retrieval/rows.py`, one after the other, 64-byte aligned
+    vectors.faiss    the index, which also holds the only copy of the vectors (float16)
+    segment.json     what is in the other two, with sizes and checksums
+
+Everything is memory mapped, so all worker processes of a machine share one copy. `Segment.open` reads every byte once
+(which warms the page cache as well) and refuses a file that differs from its checksum before faiss sees it: faiss
+trusts its input and a flipped byte there is a crash, not an exception.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ranking.items import Items
+from retrieval import index
+from retrieval.errors import SnapshotCorrupt
+from retrieval.files import checksum, flush_folder, write_atomically
+from retrieval.rows import COLUMNS, RAGGED, Array, Ragged, Rows
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Segment:
+    """n videos and their index, opened read-only. Rows are ordered by item number."""
+
+    name: str
+    rows: Rows
+    index: index.Index
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def items(self) -> Items:
+        return self.rows.items()
+
+    @cached_property
+    def by_id(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+        """(rows ordered by id hash, the hashes in that order), to find a video by its id."""
+        order = np.argsort(self.rows.columns["id_hash"]).astype(np.uint32)
+        return order, self.rows.columns["id_hash"][order]
+
+    def cards(self, rows: Array) -> list[bytes]:
+        """The open JSON objects of the given local rows (int64[m])."""
+        offsets, values = self.rows.ragged["cards"].offsets, self.rows.ragged["cards"].values
+        bounds = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
+        return [values[start:end].tobytes() for start, end in bounds]
+
+    @staticmethod
+    def write(folder: Path, rows: Rows) -> str:
+        """Write `rows` as a new segment folder and return the checksum of its segment.json.
+
+        Rows are ordered by item number on the way. The folder appears whole or not at all.
+
+        Raises OSError (disk full, no permission): nothing is left behind then.
+        """
+        rows = rows.take(np.argsort(rows.columns["item"], kind="stable"))
+        beside = folder.with_name(f".{folder.name}.tmp")
+        try:
+            beside.mkdir(parents=True)
+            layout = _write_columns(beside / "rows.bin", rows)
+            index.build(_unit(rows.vectors)).write(beside / "vectors.faiss")
+            about = orjson.dumps(
+                {
+                    "rows": len(rows),
+                    "dim": rows.vectors.shape[1],
+                    "layout": layout,
+                    "checksums": {name: _checksum_of(beside / name) for name in ("rows.bin", "vectors.faiss")},
+                }
+            )
+            write_atomically(beside / "segment.json", about)
+            flush_folder(beside)
+            beside.rename(folder)
+            flush_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        return checksum(about)
+
+    @staticmethod
+    def open(folder: Path, expected_checksum: str) -> Segment:
+        """Map a segment folder, verified to the last byte.
+
+        Raises SnapshotCorrupt when a file is missing, cut short, or differs from its checksum.
+        """
+        facts = orjson.loads(memoryview(_verified(folder / "segment.json", expected_checksum)))
+        columns_map = _verified(folder / "rows.bin", facts["checksums"]["rows.bin"])
+        _verified(folder / "vectors.faiss", facts["checksums"]["vectors.faiss"])
+        opened = index.read(folder / "vectors.faiss")
+        if (opened.n, opened.d) != (facts["rows"], facts["dim"]):
+            raise SnapshotCorrupt(f"{folder.name}: index holds {opened.n} x {opened.d}, segment.json says otherwise")
+        arrays = {name: _column(columns_map, *where) for name, where in facts["layout"].items()}
+        rows = Rows(
+            {name: arrays[name] for name in COLUMNS},
+            {name: Ragged(arrays[f"{name}.offsets"], arrays[f"{name}.values"]) for name in RAGGED},
+            opened.vectors,
+        )
+        return Segment(folder.name, rows, opened)
+
+
+def _unit(vectors: Array) -> npt.NDArray[np.float32]:
+    """float32 unit rows from stored float16 ones; an index measures angles and trusts the length."""
+    wide: npt.NDArray[np.float32] = vectors.astype(np.float32)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.float32(1e-12))
+    return wide
+
+
+def _write_columns(path: Path, rows: Rows) -> dict[str, tuple[str, list[int], int]]:
+    layout = {}
+    with path.open("wb") as file:
+        for name, array in rows.arrays():
+            file.write(b"\0" * (-file.tell() % ALIGNMENT))
+            layout[name] = (array.dtype.str, list(array.shape), file.tell())
+            file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        # An empty file cannot be mapped.
+        file.write(b"\0" * ALIGNMENT)
+        file.flush()
+        os.fsync(file.fileno())
+    return layout
+
+
+def _checksum_of(path: Path) -> str:
+    return checksum(memoryview(_mapped(path)))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _verified(path: Path, expected: str) -> mmap.mmap:
+    try:
+        content = _mapped(path)
+    except (OSError, ValueError) as error:
+        raise SnapshotCorrupt(f"{path.parent.name}/{path.name}: {error}") from error
+    found = checksum(memoryview(content))
+    if found != expected:
+        raise SnapshotCorrupt(f"{path.parent.name}/{path.name}: checksum {found}, expected {expected}")
+    return content
+
+
+def _column(content: mmap.mmap, dtype: str, shape: list[int], offset: int) -> Array:
+    return np.ndarray(tuple(shape), dtype, content, offset)

@@ -1,0 +1,206 @@
+"""Where snapshots are kept, and how a new generation replaces the old one without anyone seeing half of it.
+
+    TENANT/CURRENT                     the newest generation's number and the checksum of its manifest
+    TENANT/generations/00000012.json   a manifest: what the generation consists of
+    TENANT/segments/base-…, fresh-…    immutable segments, shared by the generations that name them
+
+Publishing writes segments and manifest beside what is there, then replaces CURRENT: one rename. It is a compare and
+swap on the generation number, so an indexer that slept through another one's publish cannot put an older one on top.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from retrieval.errors import SnapshotCorrupt, StaleGeneration
+from retrieval.files import checksum, write_atomically
+from retrieval.segment import Segment
+from retrieval.snapshot import Snapshot
+
+FORMAT = 1
+
+Pointer = tuple[int, str]
+"""(generation, checksum of its manifest): what CURRENT says."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One generation: `segments` (name, checksum), base first; `dead` items of the base; 0 segments is an empty tenant.
+
+    `version` is the catalogue version covered, `created_s` unix seconds, `model` what made the vectors.
+    """
+
+    tenant: str
+    generation: int
+    version: int
+    model: str
+    dim: int
+    created_s: int
+    segments: tuple[tuple[str, str], ...] = ()
+    dead: tuple[int, ...] = ()
+    format: int = FORMAT
+
+    def dumps(self) -> bytes:
+        return orjson.dumps(asdict(self))
+
+    @staticmethod
+    def loads(content: bytes) -> Manifest:
+        facts = orjson.loads(content)
+        if facts.get("format") != FORMAT:
+            raise SnapshotCorrupt(f"manifest format {facts.get('format')!r}, this program reads {FORMAT}")
+        facts["segments"] = tuple((name, sum_) for name, sum_ in facts["segments"])
+        return Manifest(**{**facts, "dead": tuple(facts["dead"])})
+
+
+class Store:
+    """The snapshots of all tenants in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def pointer(self, tenant: str) -> Pointer | None:
+        """What CURRENT names, None for a tenant that was never published. Costs one small read.
+
+        Raises SnapshotCorrupt if CURRENT is not readable as such.
+        """
+        try:
+            content = (self.root / tenant / "CURRENT").read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            facts = orjson.loads(content)
+            return int(facts["generation"]), str(facts["checksum"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SnapshotCorrupt(f"{tenant}/CURRENT: {error}") from error
+
+    def newest_generation(self, tenant: str) -> int:
+        """The number of the newest generation, 0 if there was none. An unreadable CURRENT does not stop publishing
+        for ever: the manifests say then which generation was last."""
+        try:
+            pointer = self.pointer(tenant)
+            return pointer[0] if pointer else 0
+        except SnapshotCorrupt:
+            return max((int(path.stem) for path in self._manifests(tenant)), default=0)
+
+    def manifest(self, tenant: str, pointer: Pointer) -> Manifest:
+        """The verified manifest of a generation. Raises SnapshotCorrupt."""
+        generation, expected = pointer
+        try:
+            content = self._manifest_path(tenant, generation).read_bytes()
+        except OSError as error:
+            raise SnapshotCorrupt(f"{tenant} generation {generation}: {error}") from error
+        if checksum(content) != expected:
+            raise SnapshotCorrupt(f"{tenant} generation {generation}: manifest differs from its checksum")
+        manifest = Manifest.loads(content)
+        if manifest.tenant != tenant:
+            raise SnapshotCorrupt(f"{tenant} generation {generation}: manifest belongs to another tenant")
+        return manifest
+
+    def current(self, tenant: str) -> Manifest | None:
+        """The newest manifest, None for a tenant that was never published. Raises SnapshotCorrupt."""
+        pointer = self.pointer(tenant)
+        return None if pointer is None else self.manifest(tenant, pointer)
+
+    def open(self, manifest: Manifest, previous: Snapshot | None = None) -> Snapshot:
+        """The snapshot a manifest describes; segments that `previous` has open already are taken over as they are.
+
+        Raises SnapshotCorrupt if any byte of any file differs from what was written.
+        """
+        known = {segment.name: segment for segment in previous.segments} if previous else {}
+        segments = tuple(
+            known.get(name) or Segment.open(self._segment_path(manifest.tenant, name), expected)
+            for name, expected in manifest.segments
+        )
+        if any(segment.index.d != manifest.dim for segment in segments):
+            raise SnapshotCorrupt(f"{manifest.tenant} generation {manifest.generation}: dimensions differ")
+        return Snapshot(
+            manifest.tenant,
+            manifest.generation,
+            manifest.version,
+            manifest.model,
+            manifest.dim,
+            segments,
+            np.array(manifest.dead, np.uint32),
+        )
+
+    def new_segment_path(self, tenant: str, kind: str) -> Path:
+        """A folder name nobody else uses, also when two indexers write at once."""
+        return self._segment_path(tenant, f"{kind}-{os.urandom(6).hex()}")
+
+    def publish(self, manifest: Manifest) -> None:
+        """Make `manifest` the newest generation, if the one before it still is.
+
+        Raises StaleGeneration when CURRENT is not `manifest.generation - 1`, OSError (disk full): CURRENT is as before.
+        """
+        content = manifest.dumps()
+        folder = self.root / manifest.tenant
+        (folder / "generations").mkdir(parents=True, exist_ok=True)
+        with self._locked(manifest.tenant):
+            newest = self.newest_generation(manifest.tenant)
+            if manifest.generation != newest + 1:
+                raise StaleGeneration(
+                    f"{manifest.tenant}: generation {manifest.generation} is not next, {newest} is published"
+                )
+            write_atomically(self._manifest_path(manifest.tenant, manifest.generation), content)
+            current = {"generation": manifest.generation, "checksum": checksum(content)}
+            write_atomically(folder / "CURRENT", orjson.dumps(current))
+
+    def sweep(self, tenant: str, *, now_s: float, keep: int = 3, grace_s: float = 120.0) -> int:
+        """Delete what no recent generation names: all but the newest `keep` manifests, and segments only they had.
+
+        Nothing younger than `grace_s` goes: a reader may be opening it, an indexer may be about to publish it.
+        An opened snapshot stays readable after its files are gone. Returns how many folders and files went.
+        """
+        folder = self.root / tenant
+        manifests = self._manifests(tenant)
+        old = {path for path in manifests[:-keep] if _older(path, now_s - grace_s)}
+        named: set[str] = set()
+        for path in manifests:
+            if path not in old:
+                with suppress(SnapshotCorrupt, OSError, ValueError):
+                    named.update(name for name, _ in Manifest.loads(path.read_bytes()).segments)
+        segments = (folder / "segments").iterdir() if (folder / "segments").exists() else ()
+        doomed = [path for path in segments if path.name not in named and _older(path, now_s - grace_s)]
+        for path in old:
+            path.unlink(missing_ok=True)
+        for path in doomed:
+            shutil.rmtree(path, ignore_errors=True)
+        return len(old) + len(doomed)
+
+    def forget(self, tenant: str) -> None:
+        """Delete all snapshots of a tenant."""
+        shutil.rmtree(self.root / tenant, ignore_errors=True)
+
+    def _manifests(self, tenant: str) -> list[Path]:
+        return sorted((self.root / tenant / "generations").glob("[0-9]*.json"))
+
+    def _manifest_path(self, tenant: str, generation: int) -> Path:
+        return self.root / tenant / "generations" / f"{generation:08d}.json"
+
+    def _segment_path(self, tenant: str, name: str) -> Path:
+        return self.root / tenant / "segments" / name
+
+    @contextmanager
+    def _locked(self, tenant: str) -> Iterator[None]:
+        descriptor = os.open(self.root / tenant / ".publish.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _older(path: Path, than_s: float) -> bool:
+    try:
+        return path.stat().st_mtime < than_s
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,208 @@
+"""Host apps and the keys they call with. A key is shown once; what is kept is its hash."""
+
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Literal, get_args
+
+from sqlalchemy import Row, exc, select, update
+from sqlalchemy import insert as insert_into
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from retrieval.database import bump_config, reading, storable, writing
+from retrieval.errors import AlreadyExists, InvalidInput, NotFound, Problem
+from retrieval.tables import API_KEYS, TENANTS
+
+TenantStatus = Literal["active", "suspended"]
+Scope = Literal["pk", "sk", "adm"]
+"""pk: publishable, in apps. sk: secret, server to server. adm: the operator's, of no tenant."""
+
+SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+NAME_CHARS: Final = 200
+SECRET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One host app. `pepper` is 32 secret random bytes; `version` moves with every change of its videos."""
+
+    id: str
+    name: str
+    status: TenantStatus
+    pepper: bytes = field(repr=False)
+    version: int
+    created_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made; `clear` exists here and nowhere else, so it stays out of logs."""
+
+    id: str
+    clear: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is kept. `tenant_id` is None for `adm`; `sha256` is `hash_key` of its clear text."""
+
+    id: str
+    sha256: bytes = field(repr=False)
+    tenant_id: str | None
+    scope: Scope
+    label: str
+    created_s: int
+    expires_s: int | None
+    revoked_s: int | None
+
+    def valid_at(self, now_s: int) -> bool:
+        """Whether the key may be used: not revoked, and not yet at its expiry."""
+        return self.revoked_s is None and (self.expires_s is None or now_s < self.expires_s)
+
+
+def hash_key(clear: str) -> bytes:
+    """What is kept of a key: SHA-256, 32 bytes. A slow hash would add nothing to 256 random bits. Never raises."""
+    return sha256(clear.encode("utf-8", "surrogatepass")).digest()
+
+
+class Tenants:
+    """Tenants and API keys. Every write also moves the config version, in the same transaction.
+
+    `random_bytes` gives peppers and keys; only a test has a reason to replace it.
+    """
+
+    def __init__(self, engine: AsyncEngine, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._engine = engine
+        self._random_bytes = random_bytes
+
+    async def create(self, tenant_id: str, name: str, now_s: int) -> Tenant:
+        """A new active tenant with an empty catalogue. Raises InvalidInput, AlreadyExists."""
+        _check_new(tenant_id, name)
+        tenant = Tenant(tenant_id, name, "active", self._random_bytes(SECRET_BYTES), 0, now_s)
+        row = {field: getattr(tenant, field) for field in Tenant.__slots__}
+        async with writing(self._engine) as connection:
+            await bump_config(connection)
+            try:
+                await connection.execute(insert_into(TENANTS).values(**row, next_item=0))
+            except exc.IntegrityError as error:
+                raise AlreadyExists("tenant", tenant_id) from error
+        return tenant
+
+    async def list(self) -> list[Tenant]:
+        """Every tenant, suspended ones too, by id."""
+        async with reading(self._engine) as connection:
+            rows = await connection.execute(select(*_TENANT_COLUMNS).order_by(TENANTS.c.id))
+            return [_tenant(row) for row in rows]
+
+    async def get(self, tenant_id: str) -> Tenant:
+        """One tenant. Raises NotFound."""
+        async with reading(self._engine) as connection:
+            return await _get(connection, tenant_id)
+
+    async def suspend(self, tenant_id: str) -> None:
+        """Stop answering its keys; everything is kept. Raises NotFound."""
+        await self._set_status(tenant_id, "suspended")
+
+    async def resume(self, tenant_id: str) -> None:
+        """Undo `suspend`. Raises NotFound."""
+        await self._set_status(tenant_id, "active")
+
+    async def create_key(
+        self, tenant_id: str | None, scope: Scope, label: str, now_s: int, expires_s: int | None = None
+    ) -> NewKey:
+        """A new key: `<scope>_` and 43 characters of 256 random bits. Raises InvalidInput, NotFound.
+
+        Rotation is two calls: create the new key, then `expire_key` the old one after the overlap.
+        """
+        _check_new_key(tenant_id, scope, label, now_s, expires_s)
+        secret = urlsafe_b64encode(self._random_bytes(SECRET_BYTES)).decode().rstrip("=")
+        new = NewKey(f"key_{self._random_bytes(8).hex()}", f"{scope}_{secret}")
+        key = Key(new.id, hash_key(new.clear), tenant_id, scope, label, now_s, expires_s, None)
+        async with writing(self._engine) as connection:
+            await bump_config(connection)
+            if tenant_id is not None:
+                await _get(connection, tenant_id)
+            await connection.execute(
+                insert_into(API_KEYS).values({field: getattr(key, field) for field in Key.__slots__})
+            )
+        return new
+
+    async def keys(self) -> Sequence[Key]:
+        """Every key, expired and revoked ones too, oldest first."""
+        columns = [API_KEYS.c[field] for field in Key.__slots__]
+        async with reading(self._engine) as connection:
+            rows = await connection.execute(select(*columns).order_by(API_KEYS.c.created_s, API_KEYS.c.id))
+            return [Key(*row) for row in rows]
+
+    async def revoke(self, key_id: str, now_s: int) -> None:
+        """End a key now; revoking it again keeps the first time. Raises NotFound."""
+        async with writing(self._engine) as connection:
+            await bump_config(connection)
+            statement = update(API_KEYS).where(API_KEYS.c.id == key_id, API_KEYS.c.revoked_s.is_(None))
+            changed = await connection.execute(statement.values(revoked_s=now_s))
+            if not changed.rowcount and not await _key_exists(connection, key_id):
+                raise NotFound("key", key_id)
+
+    async def expire_key(self, key_id: str, expires_s: int) -> None:
+        """Let a key end at a moment, so that it and its successor overlap. Raises NotFound."""
+        async with writing(self._engine) as connection:
+            await bump_config(connection)
+            statement = update(API_KEYS).where(API_KEYS.c.id == key_id).values(expires_s=expires_s)
+            if not (await connection.execute(statement)).rowcount:
+                raise NotFound("key", key_id)
+
+    async def _set_status(self, tenant_id: str, status: TenantStatus) -> None:
+        async with writing(self._engine) as connection:
+            await bump_config(connection)
+            await _get(connection, tenant_id)
+            await connection.execute(update(TENANTS).where(TENANTS.c.id == tenant_id).values(status=status))
+
+
+_TENANT_COLUMNS = [TENANTS.c[field] for field in Tenant.__slots__]
+
+
+async def _get(connection: AsyncConnection, tenant_id: str) -> Tenant:
+    if storable(tenant_id):
+        row = (await connection.execute(select(*_TENANT_COLUMNS).where(TENANTS.c.id == tenant_id))).one_or_none()
+        if row is not None:
+            return _tenant(row)
+    raise NotFound("tenant", tenant_id)
+
+
+async def _key_exists(connection: AsyncConnection, key_id: str) -> bool:
+    return (await connection.execute(select(API_KEYS.c.id).where(API_KEYS.c.id == key_id))).one_or_none() is not None
+
+
+def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
+    return Tenant(**row._mapping)
+
+
+def _check_new(tenant_id: str, name: str) -> None:
+    problems = []
+    if not SLUG.fullmatch(tenant_id):
+        problems.append(Problem("/id", "1 to 63 of a-z, 0-9 and -, not beginning with -"))
+    if not _is_label(name):
+        problems.append(Problem("/name", f"1 to {NAME_CHARS} printable characters"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _check_new_key(tenant_id: str | None, scope: Scope, label: str, now_s: int, expires_s: int | None) -> None:
+    problems = []
+    if scope not in get_args(Scope):
+        problems.append(Problem("/scope", f"one of {', '.join(get_args(Scope))}"))
+    elif (scope == "adm") != (tenant_id is None):
+        problems.append(Problem("/tenant", "pk and sk keys belong to a tenant, adm keys to none"))
+    if label and not _is_label(label):
+        problems.append(Problem("/label", f"at most {NAME_CHARS} printable characters"))
+    if expires_s is not None and expires_s <= now_s:
+        problems.append(Problem("/expires", "must be in the future"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _is_label(value: str) -> bool:
+    return 1 <= len(value) <= NAME_CHARS and value.isprintable()

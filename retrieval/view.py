@@ -1,0 +1,183 @@
+"""A view: one tenant's snapshot under its policy, with everything that can be worked out before a request comes.
+
+Views are immutable and swapped whole. What depends on a segment and the policy alone is kept per segment, so that a
+publish which only changes the small fresh segment leaves the work done for the large base as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ranking.columns import OPEN_UNTIL_S
+from ranking.context import Context
+from ranking.eligibility import available
+from ranking.policy import Policy
+from ranking.rulebook import Plan
+from ranking.rules import Pin, Promote, target_masks
+from retrieval.counters import Popularity
+from retrieval.rows import Array
+from retrieval.segment import Segment
+from retrieval.snapshot import Mask, Snapshot
+from retrieval.tenants import Tenant
+
+Rows = npt.NDArray[np.int64]
+
+HEAD = 2000
+"""Rows kept of an order over the whole catalogue (newest, most popular); who has seen them all causes a full scan."""
+MAX_MASKS = 256
+
+
+class SegmentUnderPolicy:
+    """A segment with the rules of one policy aimed at it. Answers `ranking.eligibility.Availability`."""
+
+    def __init__(self, segment: Segment, policy: Policy) -> None:
+        self.segment = segment
+        self.policy = policy
+        masks = target_masks(policy.rules, segment.items)
+        self.targets = np.packbits(masks, axis=1, bitorder="little")
+        editorial = [r for r, rule in enumerate(policy.rules) if isinstance(rule.effect, Pin | Promote)]
+        self.aimed_at: dict[int, Rows] = {r: _newest(segment, np.flatnonzero(masks[:, r])) for r in editorial}
+        self._masks: dict[tuple[object, ...], tuple[int, Mask]] = {}
+        columns = segment.rows.columns
+        edges = np.unique(np.concatenate([columns["available_from_s"], columns["available_until_s"]]))
+        self._edges = edges[(edges > 0) & (edges < OPEN_UNTIL_S)]
+        self.available_from_s: npt.NDArray[np.int64] = columns["available_from_s"]
+        self.available_until_s: npt.NDArray[np.int64] = columns["available_until_s"]
+        self.min_age: npt.NDArray[np.uint8] = columns["min_age"]
+        self.countries: npt.NDArray[np.uint8] = columns["countries"]
+        # Which rows live is the snapshot's business: it changes with every generation, this does not.
+        self.live: npt.NDArray[np.bool_] = np.broadcast_to(np.True_, len(segment))
+
+    @cached_property
+    def newest(self) -> Rows:
+        """Local rows by publication, newest first: the first HEAD."""
+        return _newest(self.segment, np.arange(len(self.segment)))
+
+    def targeted_by_any(self, rules: Sequence[int]) -> npt.NDArray[np.bool_]:
+        return functools.reduce(np.logical_or, [self._targeted_by(rule) for rule in rules])
+
+    def targeted_by_all(self, rules: Sequence[int]) -> npt.NDArray[np.bool_]:
+        return functools.reduce(np.logical_and, [self._targeted_by(rule) for rule in rules])
+
+    def allowed(self, plan: Plan, context: Context) -> tuple[Mask, int]:
+        """(rows that may be shown to anybody asking like this, the first second at which that may be wrong)."""
+        epoch = int(np.searchsorted(self._edges, context.now_s, side="right"))
+        until_s = int(self._edges[epoch]) if epoch < len(self._edges) else OPEN_UNTIL_S
+        key = (epoch, plan.block, plan.require, context.country, context.max_age)
+        if key not in self._masks:
+            if len(self._masks) >= MAX_MASKS:
+                self._masks.clear()
+            kept = available(self, plan, context, self.policy.limits.max_age) == 0
+            mask = np.zeros(-(-len(kept) // 8), np.uint8)
+            mask[:] = np.packbits(kept, bitorder="little")
+            self._masks[key] = until_s, mask
+        return self._masks[key][1], until_s
+
+    def _targeted_by(self, rule: int) -> npt.NDArray[np.bool_]:
+        bits: npt.NDArray[np.bool_] = (self.targets[:, rule >> 3] >> (rule & 7) & 1).astype(bool)
+        return bits
+
+
+@dataclass(frozen=True)
+class View:
+    """What a request of one tenant works with, from its beginning to its end."""
+
+    tenant: Tenant
+    policy: Policy
+    policy_version: str
+    snapshot: Snapshot
+    popularity: Popularity
+    parts: tuple[SegmentUnderPolicy, ...]
+    _masks: dict[tuple[object, ...], tuple[int, Mask]] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(
+        tenant: Tenant,
+        policy: Policy,
+        policy_version: str,
+        snapshot: Snapshot,
+        popularity: Popularity,
+        previous: View | None = None,
+    ) -> View:
+        """A new view; takes over from `previous` what is unchanged. Costs what is new: up to seconds for a big base."""
+        known = {part.segment.name: part for part in previous.parts} if previous and previous.policy is policy else {}
+        parts = tuple(known.get(one.name) or SegmentUnderPolicy(one, policy) for one in snapshot.segments)
+        view = View(tenant, policy, policy_version, snapshot, popularity, parts)
+        _ = view.newest, view.most_popular, view.snapshot.live  # now, in the loader's thread, not in a request
+        return view
+
+    @cached_property
+    def newest(self) -> Rows:
+        """Live rows by publication, newest first: at least HEAD of them if there are as many."""
+        rows = np.concatenate(
+            [np.zeros(0, np.int64), *(p.newest + s for p, s in zip(self.parts, self.snapshot.starts, strict=False))]
+        )
+        rows = rows[is_set(self.snapshot.live, rows)]
+        order = np.argsort(-self.snapshot.column("published_s", rows), kind="stable")
+        return rows[order]
+
+    @cached_property
+    def most_popular(self) -> Rows:
+        """Live rows by popularity, best first: the first HEAD of those that were counted at all."""
+        scores = self.popularity.popularity
+        items = np.flatnonzero(scores)
+        items = items[np.argsort(-scores[items], kind="stable")][:HEAD]
+        rows = self.snapshot.rows(items)
+        return rows[rows >= 0]
+
+    def allowed(self, plan: Plan, context: Context) -> Mask:
+        """Packed rows that may be shown to anybody asking like this. A copy: clear bits in it as you like."""
+        key = (plan.block, plan.require, context.country, context.max_age)
+        until_s, mask = self._masks.get(key, (0, None))
+        if mask is None or context.now_s >= until_s:
+            found = [part.allowed(plan, context) for part in self.parts]
+            mask = np.concatenate([np.zeros(0, np.uint8), *(one for one, _ in found)]) & self.snapshot.live
+            if len(self._masks) >= MAX_MASKS:
+                self._masks.clear()
+            self._masks[key] = min((until for _, until in found), default=OPEN_UNTIL_S), mask
+        return mask.copy()
+
+    def editorial(self, plan: Plan) -> Rows:
+        """Rows that acting pins and promotions aim at."""
+        rules = [rule for rule, _ in (*plan.pins, *plan.promotions)]
+        aimed = [
+            part.aimed_at[rule] + start
+            for part, start in zip(self.parts, self.snapshot.starts, strict=False)
+            for rule in rules
+        ]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *aimed]))
+
+    def targets(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """bool[n, R]: rule r of the policy aims at the row."""
+        rules = len(self.policy.rules)
+        packed = np.zeros((len(rows), -(-rules // 8)), np.uint8)
+        by_name = {part.segment.name: part for part in self.parts}
+        for segment, inside, local in self.snapshot.split(rows):
+            packed[inside] = by_name[segment.name].targets[local]
+        return np.unpackbits(packed, axis=1, count=rules, bitorder="little").astype(bool)
+
+
+def is_set(mask: Mask, rows: Array) -> npt.NDArray[np.bool_]:
+    """bool[n]: the bits of `rows` in a packed mask."""
+    bits: npt.NDArray[np.bool_] = (mask[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(bool)
+    return bits
+
+
+def clear(mask: Mask, rows: Array) -> None:
+    """Clear the bits of `rows` (any order, repeats allowed; -1 is ignored) in a packed mask, in place."""
+    rows = rows[rows >= 0]
+    np.bitwise_and.at(mask, rows >> 3, ~(np.uint8(1) << (rows & 7).astype(np.uint8)))
+
+
+def _newest(segment: Segment, rows: Array) -> Rows:
+    published_s = segment.rows.columns["published_s"][rows]
+    if len(rows) > HEAD:
+        rows = rows[np.argpartition(-published_s, HEAD)[:HEAD]]
+        published_s = segment.rows.columns["published_s"][rows]
+    return rows[np.argsort(-published_s, kind="stable")].astype(np.int64)

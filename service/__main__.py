@@ -1,0 +1,66 @@
+"""`python -m service serve`: worker processes behind one port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import Annotated
+
+import typer
+
+# One thread per numeric library and worker: the workers are the parallelism.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@cli.callback()
+def commands() -> None:
+    """Answer feeds, events and catalogue changes over HTTP."""
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="FEED_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="FEED_PORT")] = None,
+    workers: Annotated[int | None, typer.Option(help="FEED_WORKERS")] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; running requests finish first. A worker that dies is replaced."""
+    import uvicorn
+
+    from service.settings import ServiceSettings
+
+    given = {"host": host, "port": port, "workers": workers}
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"FEED_{name.upper()}"] = str(value)  # the workers read their settings from here as well
+    settings = ServiceSettings()
+    shutil.rmtree(settings.metrics_dir, ignore_errors=True)
+    settings.metrics_dir.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.metrics_dir.resolve())
+
+    from service import health
+
+    try:
+        health.serve(settings.host, settings.health_port)
+    except OSError as error:
+        sys.stderr.write(f"service: port {settings.health_port} (FEED_HEALTH_PORT): {error.strerror}\n")
+        sys.exit(2)
+    uvicorn.run(
+        "service.app:create",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,123 @@
+"""One table: exception -> status and problem type. Every error answer of the API is an RFC 9457 problem document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ranking.errors import PolicyError
+from retrieval import errors as stores
+from retrieval.errors import FeedError, Problem
+
+log = structlog.get_logger("service")
+
+
+class Unauthenticated(FeedError):
+    """No key, or one that is unknown, expired or revoked: the three look the same."""
+
+
+class ForbiddenScope(FeedError):
+    """A valid key that may not do this."""
+
+
+class TenantSuspended(FeedError):
+    """A valid key of a tenant that is not served at present."""
+
+
+class InvalidRequest(stores.InvalidInput):
+    """A parameter or header that breaks a stated limit."""
+
+
+class PayloadTooLarge(FeedError):
+    """A body above the stated limit."""
+
+
+class UnsupportedMediaType(FeedError):
+    """A body that is not declared to be JSON."""
+
+
+class BatchRefused(stores.InvalidInput):
+    """A batch of which nothing could be accepted."""
+
+
+RETRY_AFTER_S: Final = "2"
+
+PROBLEMS: Final[Mapping[type[Exception], tuple[int, str, str]]] = MappingProxyType(
+    {
+        InvalidRequest: (400, "invalid-request", "The request breaks a limit of the API"),
+        Unauthenticated: (401, "unauthenticated", "The key is missing or not valid"),
+        ForbiddenScope: (403, "forbidden-scope", "The key may not do this"),
+        TenantSuspended: (403, "tenant-suspended", "The tenant is suspended"),
+        stores.NotFound: (404, "not-found", "There is no such thing here"),
+        stores.AlreadyExists: (409, "already-exists", "The id is taken"),
+        stores.VersionMismatch: (412, "version-mismatch", "Somebody else changed it first"),
+        PayloadTooLarge: (413, "payload-too-large", "The body is too large"),
+        UnsupportedMediaType: (415, "unsupported-media-type", "The body must be application/json"),
+        PolicyError: (422, "invalid-config", "The configuration cannot be accepted"),
+        BatchRefused: (422, "batch-limits", "Nothing of the batch can be accepted"),
+        stores.InvalidInput: (422, "invalid-config", "The input cannot be accepted"),
+        stores.StoreUnavailable: (503, "overloaded", "A store cannot answer now; try again"),
+    }
+)
+
+
+def problem_of(error: Exception) -> tuple[int, str, str] | None:
+    """(status, type, title) of the nearest class in PROBLEMS, None for an error nobody foresaw."""
+    return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None)
+
+
+def answer(error: Exception) -> Response:
+    """The problem document of a foreseen error."""
+    status, kind, title = problem_of(error) or (500, "internal", "Something went wrong on our side")
+    problems: Sequence[Any] = getattr(error, "problems", ())
+    headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    # The text of a store's error names hosts and files: it is for the log, not for a caller.
+    detail = title if status >= 500 else str(error) or title
+    return document(status, kind, title, detail, problems, headers)
+
+
+def document(
+    status: int,
+    kind: str,
+    title: str,
+    detail: str,
+    problems: Sequence[Problem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body: dict[str, Any] = {"type": f"/problems/{kind}", "title": title, "status": status, "detail": detail[:2000]}
+    if problems:
+        body["errors"] = [{"pointer": problem.pointer, "detail": worded(problem)} for problem in problems]
+    return Response(orjson.dumps(body), status, dict(headers or {}), "application/problem+json")
+
+
+def worded(problem: Any) -> str:
+    """A problem in words; those of a policy say apart what is allowed."""
+    allowed = getattr(problem, "allowed", "")
+    return f"{problem.message}; allowed: {allowed}" if allowed else str(problem.message)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for everything that is raised. Unforeseen errors are logged with their traceback."""
+    if problem_of(error) is None:
+        log.error("unforeseen", route=request.url.path, exc_info=error)
+    elif isinstance(error, stores.StoreUnavailable):
+        log.warning("store_unavailable", route=request.url.path, error=str(error))
+    return answer(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own errors (no such route, method not allowed) in the same form."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = error.headers if isinstance(error, HTTPException) else None
+    phrase = HTTPStatus(status).phrase
+    return document(status, phrase.lower().replace(" ", "-"), phrase, phrase, headers=headers)

@@ -1,0 +1,67 @@
+"""Reading a request: bodies under a limit, JSON without surprises, numbers within their range."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from retrieval.errors import Problem
+from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+
+SHOWN_CHARS = 40
+
+
+async def body_of(request: Request, most_bytes: int) -> bytes:
+    """The whole body. Raises PayloadTooLarge as soon as it is longer than allowed, UnsupportedMediaType."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("send Content-Type: application/json")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most_bytes:
+        raise PayloadTooLarge(f"the body has {declared[:20]} bytes; {most_bytes} are allowed")
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most_bytes:
+            raise PayloadTooLarge(f"the body has more than the {most_bytes} bytes allowed")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def json_of(body: bytes) -> Any:
+    """The JSON value of a body. Raises InvalidRequest.
+
+    What orjson refuses but a lenient reader accepts (a lone surrogate, NaN) is let through to the validation of each
+    field: one poison item must not block the batch it came in.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest([Problem("", f"is not JSON: {str(error)[:100]}")]) from error
+
+
+def list_of(value: Any, name: str, most: int) -> list[Any]:
+    """The list under the only key `name` of an object. Raises InvalidRequest."""
+    if not isinstance(value, dict) or not isinstance(value.get(name), list):
+        raise InvalidRequest([Problem(f"/{name}", f'is required: a body like {{"{name}": [...]}}')])
+    if not 1 <= len(value[name]) <= most:
+        raise InvalidRequest([Problem(f"/{name}", f"has {len(value[name])} entries; 1 to {most} are allowed")])
+    entries: list[Any] = value[name]
+    return entries
+
+
+def whole_number(request: Request, name: str, default: int, *, most: int) -> int:
+    """A query parameter >= 1; larger ones are brought down to `most`. Raises InvalidRequest."""
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not given.isascii() or not given.isdecimal() or int(given[:20]) < 1:
+        shown = given[:SHOWN_CHARS].encode("ascii", "replace").decode()
+        raise InvalidRequest([Problem(f"/query/{name}", f"{shown!r} is not a whole number from 1 to {most}")])
+    return min(int(given[:20]), most)

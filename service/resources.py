@@ -1,0 +1,96 @@
+"""What a worker process holds open, from its start to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from retrieval.catalogue import Catalogue
+from retrieval.counters import Counters
+from retrieval.database import connect
+from retrieval.journal import Journals
+from retrieval.live import Live
+from retrieval.policies import Policies
+from retrieval.store import Store
+from retrieval.tenants import Tenants
+from service.settings import ServiceSettings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """`journals` answers within the feed's time limit; `written` and `counters` are for storing, which may take longer.
+
+    `clock` gives unix seconds.
+    """
+
+    settings: ServiceSettings
+    engine: AsyncEngine
+    live: Live
+    journals: Journals
+    written: Journals
+    counters: Counters
+    catalogue: Catalogue
+    tenants: Tenants
+    policies: Policies
+    clock: Callable[[], float] = time.time
+
+    @property
+    def now_s(self) -> int:
+        return int(self.clock())
+
+
+@asynccontextmanager
+async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
+    """All resources, with everything loaded once. Starts also with SQL and Redis away."""
+    engine = connect(settings.database_url)
+    reader = _redis(settings.redis_url, settings.redis_timeout_ms / 1000)
+    writer = _redis(settings.redis_url, settings.redis_write_timeout_ms / 1000)
+    counters = Counters(writer)
+    live = Live(
+        engine,
+        Store(settings.snapshot_dir),
+        counters,
+        dim=settings.vector_dim,
+        copy=settings.state_dir / "config.json",
+    )
+    await live.start(
+        config_s=settings.config_poll_ms / 1000,
+        snapshots_s=settings.snapshot_poll_ms / 1000,
+        counters_s=settings.counters_poll_ms / 1000,
+    )
+    try:
+        yield Resources(
+            settings=settings,
+            engine=engine,
+            live=live,
+            journals=Journals(reader, cap=settings.journal_entries),
+            written=Journals(writer, cap=settings.journal_entries),
+            counters=counters,
+            catalogue=Catalogue(engine),
+            tenants=Tenants(engine),
+            policies=Policies(engine),
+        )
+    finally:
+        await live.stop()
+        for redis in (reader, writer):
+            await redis.aclose()
+        await engine.dispose()
+
+
+def _redis(url: str, timeout_s: float) -> Redis:
+    """A client that fails within its limit: the library's own defaults wait for seconds and try three times."""
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )

@@ -1,0 +1,3 @@
+"""Fixtures for every test come from these modules."""
+
+pytest_plugins = ["tests.support.databases", "tests.support.redis_server"]
