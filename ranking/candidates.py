@@ -103,16 +103,21 @@ class Candidates:
 
     def take(self, rows: Rows) -> Self:
         """Return the candidates at `rows` (intp[m], or bool[n]), in that order."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: None if column is None else column[rows] for name, column in columns.items()})
+        columns: dict[str, Any] = {}
+        for column in fields(self):
+            values = getattr(self, column.name)
+            columns[column.name] = None if values is None else values[rows]
+        return type(self)(**columns)
 
     def targeted_by_any(self, rules: Sequence[int]) -> Bool:
         """Return bool[n]: at least one of `rules` aims at the row. See `eligibility.Availability`."""
-        return np.any(self.targets[:, rules], axis=1)
+        found: Bool = np.any(self.targets[:, rules], axis=1)
+        return found
 
     def targeted_by_all(self, rules: Sequence[int]) -> Bool:
         """Return bool[n]: every one of `rules` aims at the row."""
-        return np.all(self.targets[:, rules], axis=1)
+        found: Bool = np.all(self.targets[:, rules], axis=1)
+        return found
 
     @classmethod
     def empty(cls, n: int = 0, *, rules: int = 0) -> Self:

@@ -97,7 +97,8 @@ class All:
 
     def mask(self, items: Items) -> Bool:
         """Return where all parts hold."""
-        return np.all([part.mask(items) for part in self.parts], axis=0)
+        held: Bool = np.all([part.mask(items) for part in self.parts], axis=0)
+        return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ class Any:
 
     def mask(self, items: Items) -> Bool:
         """Return where some part holds."""
-        return np.any([part.mask(items) for part in self.parts], axis=0)
+        held: Bool = np.any([part.mask(items) for part in self.parts], axis=0)
+        return held
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ Items = npt.NDArray[np.uint32]
 
 DAY_S = 86_400
 SAME_INTEREST = 0.45
-"""Cosine above which two liked items are one interest; in the default model's space, talks on one topic are above it."""
+"""Cosine above which two liked items are one interest; talks on one topic are above it with the default model."""
 PUSH = 0.5
 """How much of an interest's overlap with the rejected direction is taken out of it."""
 
