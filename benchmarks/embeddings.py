@@ -3,10 +3,12 @@
     python -m benchmarks.embeddings                       # deploy/local/videos.jsonl.gz, minutes the first time
     python -m benchmarks.embeddings --texts FILE          # .jsonl.gz, or .parquet where pyarrow happens to be installed
 
-A catalogue of a million real videos is not to be had, so `extended` grows a larger one out of the real vectors. Each new
-vector is a real one moved by the difference of two of its own neighbours: the move has the direction and the length by which
-real videos of that topic differ, so that the local intrinsic dimension, which is what makes a search hard, stays near the
-real one (`benchmarks.index_kinds` prints both, and the recall of the same index on real and on grown vectors).
+A catalogue of a million real videos is not to be had, so `extended` grows a larger one out of the real vectors by a smoothed
+bootstrap that keeps the local covariance: a new vector is a real one drawn half-way to the mean of its 64 neighbours, plus
+a normal deviate with what is then missing of those neighbours' own covariance. New vectors therefore spread in the
+directions and to the distance in which real videos of that topic do. Checked on 20,000 real texts against 20,000 of which
+three quarters were grown: local intrinsic dimension 19.5 and 19.9, mean cosine of a taste to its 200th item 0.64 and 0.68,
+recall of the same 4-bit index 0.979 and 0.977; `benchmarks.index_kinds` repeats that check.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Float32 = npt.NDArray[np.float32]
 
 TEXTS = Path("deploy/local/videos.jsonl.gz")
 CACHE = Path("var/bench")
-NEIGHBOURS = 32  # how far around a real vector its differences are taken from
+NEIGHBOURS = 64  # how far around a real vector the covariance is taken from
+KEPT = np.float32(0.5)  # of a real vector's own distance to the centre of its neighbours
+SPREAD = np.float32(((1 - KEPT**2) / NEIGHBOURS) ** 0.5)
 
 
 def texts(path: Path) -> list[str]:
@@ -74,20 +78,27 @@ def neighbours(vectors: Float32, k: int) -> npt.NDArray[np.int64]:
 
 
 def extended(real: Float32, n: int, rng: np.random.Generator) -> Float32:
-    """float32[n, d], unit rows: `real` in random order, cut to n or followed by vectors grown out of it (see the module)."""
+    """float32[n, d], unit rows, in random order: a part of `real`, or all of it and vectors grown out of it."""
     if n <= len(real):
         return real[rng.permutation(len(real))[:n]]
     near = neighbours(real, NEIGHBOURS)
     grown = np.empty((n, real.shape[1]), np.float32)
-    grown[: len(real)] = real
-    for start in range(len(real), n, 65_536):
-        part = grown[start : start + 65_536]
-        seed = rng.integers(len(real), size=len(part))
-        pair = near[seed[:, None], rng.integers(NEIGHBOURS, size=(len(part), 2))]
-        # Two points of one cloud differ by sqrt(2) times its spread: the root makes the child as far as a neighbour is.
-        part[:] = real[seed] + (real[pair[:, 0]] - real[pair[:, 1]]) * np.float32(2**-0.5)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-    return grown[rng.permutation(n)]
+    places = np.split(rng.permutation(n), np.cumsum(1 + _shares(n - len(real), len(real), rng))[:-1])
+    for vector, nearby, own in zip(real, near, places, strict=True):
+        around = real[nearby]
+        centre = around.mean(axis=0)
+        normal = rng.standard_normal((len(own), NEIGHBOURS), np.float32)
+        grown[own] = centre + KEPT * (vector - centre) + normal @ (around - centre) * SPREAD
+        grown[own[0]] = vector
+    grown /= np.linalg.norm(grown, axis=1, keepdims=True)
+    return grown
+
+
+def _shares(total: int, parts: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """int64[parts]: `total` dealt out evenly, the remainder at random."""
+    shares = np.full(parts, total // parts)
+    shares[rng.permutation(parts)[: total % parts]] += 1
+    return shares
 
 
 def intrinsic_dimension(vectors: Float32, sample: npt.NDArray[np.int64], k: int = 100) -> float:

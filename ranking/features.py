@@ -104,7 +104,7 @@ def exploration(candidates: Candidates, context: Context, half_lives: HalfLives)
     bits ^= bits >> np.uint32(13)
     bits *= np.uint32(0xC2B2_AE35)
     bits ^= bits >> np.uint32(16)
-    return (bits >> np.uint32(8)) * np.float32(2.0**-24)
+    return (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(

@@ -138,8 +138,7 @@ class RuleBook:
 
 def _precedence(rule: Rule) -> tuple[int, int, bool, int, str]:
     """Order of pins that want one slot: priority, more conditions, temporary, newer, smaller id."""
-    permanent = rule.window.until_s == OPEN_UNTIL_S
-    return -rule.priority, -len(rule.when), permanent, -rule.version, rule.id
+    return -rule.priority, -len(rule.when), not rule.window.is_temporary, -rule.version, rule.id
 
 
 def _asked(context: Context) -> tuple[Hashable, ...]:

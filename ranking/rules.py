@@ -177,8 +177,10 @@ def _clashes(rules: list[tuple[str, Rule]]) -> list[Problem]:
             if rule.id == other.id:
                 problems.append(Problem(f"{at}/id", f"{rule.id!r} is the id of {other_at} too", "an id of its own"))
             if _same_slot(rule, other):
-                clash = f"pins the slot of {other.id!r}, on the same conditions, at the same time"
-                problems.append(Problem(f"{at}/effect/position", clash, "another position, condition or window"))
+                clash = f"pins the slot of {other.id!r}: same conditions, priority and time"
+                problems.append(
+                    Problem(f"{at}/effect/position", clash, "another position, condition, priority or window")
+                )
     return problems
 
 
@@ -195,12 +197,15 @@ def _crowded_surfaces(rules: list[Rule], pointer: str) -> list[Problem]:
 
 
 def _same_slot(rule: Rule, other: Rule) -> bool:
+    """Tell whether two pins want one slot and nothing an editor said decides between them."""
     return (
         isinstance(rule.effect, Pin)
         and rule.effect == other.effect
         and rule.enabled
         and other.enabled
         and rule.when == other.when
+        and rule.priority == other.priority
+        and rule.window.is_temporary == other.window.is_temporary
         and rule.window.from_s < other.window.until_s
         and other.window.from_s < rule.window.until_s
     )

@@ -30,6 +30,11 @@ class Window:
     end: str
     zone: str
 
+    @property
+    def is_temporary(self) -> bool:
+        """It ends."""
+        return self.until_s != OPEN_UNTIL_S
+
 
 ALWAYS: Final = Window(0, OPEN_UNTIL_S, "", "", "")
 

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-import aiosqlite
 import orjson
 from alembic import command
 from alembic.config import Config
@@ -51,13 +50,8 @@ def connect(url: str) -> AsyncEngine:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         # Only `migrate` creates the file: a mistyped path would otherwise become an empty database without a word.
-        existing = f"file:{quote(parsed.database or '')}?mode=rw"
-        engine = create_async_engine(
-            parsed,
-            json_serializer=_json,
-            json_deserializer=orjson.loads,
-            async_creator=lambda: aiosqlite.connect(existing, uri=True),
-        )
+        existing = parsed.set(database=f"file:{quote(parsed.database or '')}", query={"uri": "true", "mode": "rw"})
+        engine = create_async_engine(existing, json_serializer=_json, json_deserializer=orjson.loads)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -96,9 +90,9 @@ async def migrate(url: str) -> None:
     """
     engine = connect(url)
     try:
-        if engine.dialect.name == "sqlite" and engine.url.database:
+        if engine.dialect.name == "sqlite":
             with _translated(engine):
-                _create_sqlite(Path(engine.url.database))
+                _create_sqlite(Path(make_url(url).database or ""))
         async with writing(engine) as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})

@@ -1,7 +1,7 @@
 """Nearest neighbours of one segment: build, search, filter, read, write. The only file that imports faiss.
 
 Every kind stores the vectors once, as float16, inside one faiss file: `Index.vectors` is a view of those bytes. A kind
-with lists adds 4-bit codes (48 bytes for 384 dimensions) that are scanned first; the best of them are compared exactly.
+with lists adds 4-bit codes (48 or 64 bytes for 384 dimensions) to scan first; the best of them are compared exactly.
 Which kind serves which size is measured: `benchmarks/index_kinds.py`, `docs/decisions/0003-index-kinds.md`.
 """
 
@@ -29,18 +29,21 @@ class Kind(NamedTuple):
 
     name: str
     up_to: float
-    lists: int  # clusters the codes are kept in; 0: no codes, every vector is compared
-    probes: int  # clusters looked into when no filter is given
-    refined: int  # how many times k of the scan's best are compared exactly
+    lists: int = 0  # clusters the codes are kept in; 0: no codes, every vector is compared
+    probes: int = 0  # clusters looked into when no filter is given
+    width: int = 0  # dimensions that share one 4-bit code
+    refined: int = 0  # how many times k of the scan's best are compared exactly
 
 
 KINDS = (
-    Kind("exact", up_to=6_000, lists=0, probes=0, refined=0),
-    Kind("scan", up_to=150_000, lists=1, probes=1, refined=4),
-    Kind("probe", up_to=np.inf, lists=1024, probes=96, refined=4),
+    Kind("exact", up_to=8_000),
+    Kind("scan", up_to=40_000, lists=1, probes=1, width=4, refined=5),
+    Kind("probe", up_to=150_000, lists=256, probes=64, width=4, refined=6),
+    Kind("wide", up_to=np.inf, lists=1024, probes=80, width=3, refined=12),
 )
 
-FEW_ROWS = 3_000  # a filter that leaves no more is answered by comparing what it leaves, whatever the kind
+FEW = 0.02  # a filter that leaves no more than this share of the rows is answered by comparing what it leaves
+MIN_REFINED = 3
 TRAINING_ROWS = 65_536
 ADD_ROWS = 65_536  # bounds the memory of a build
 
@@ -90,10 +93,9 @@ class Index:
 
     @property
     def kind(self) -> str:
-        """Name of the row of KINDS this index was built by."""
-        if self._codes is None:
-            return "exact"
-        return "scan" if self._codes.nlist == 1 else "probe"
+        """Name of its row of KINDS; "unlisted" if it was built by another table."""
+        lists = 0 if self._codes is None else self._codes.nlist
+        return next((kind.name for kind in KINDS if kind.lists == lists), "unlisted")
 
     @cached_property
     def vectors(self) -> npt.NDArray[np.float16]:
@@ -135,7 +137,7 @@ class Index:
         """The k nearest of the `count` allowed rows, of which there are at least k, in any order."""
         if self._codes is None:
             return self._compare_all(queries, k, allowed)
-        if count <= max(FEW_ROWS, k * self._engine.k_factor):
+        if count <= max(self.n * FEW, k * self._engine.k_factor):
             return self._compare(queries, k, _positions(allowed, self.n))
         found, near = self._scan(queries, k, allowed, count)
         # A scan may run dry: too few allowed rows in the probed lists, or codes at the bottom of the 16-bit scale.
@@ -145,11 +147,12 @@ class Index:
         return found, near
 
     def _scan(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
-        codes = self._codes
-        probes = min(codes.nlist, int(np.ceil(codes.nprobe * (self.n / count))))
-        selector = _selector(allowed)
-        scan = faiss.IVFSearchParameters(nprobe=probes, sel=selector)
-        params = faiss.IndexRefineSearchParameters(k_factor=self._engine.k_factor, base_index_params=scan)
+        """As a filter thins the rows out, the k nearest lie in more lists, and fewer others are as near as they are."""
+        thinned = (self.n / count) ** 0.5
+        probes = min(self._codes.nlist, round(self._codes.nprobe * thinned))
+        refined = max(MIN_REFINED, self._engine.k_factor / thinned)
+        scan = faiss.IVFSearchParameters(nprobe=probes, sel=_selector(allowed))
+        params = faiss.IndexRefineSearchParameters(k_factor=refined, base_index_params=scan)
         cosine, rows = self._engine.search(queries, k, params=params)
         return rows, cosine
 
@@ -180,7 +183,7 @@ def _float16(d: int) -> Any:
 
 def _trained_codes(vectors: Float32, kind: Kind) -> Any:
     n, d = vectors.shape
-    width = next(width for width in (4, 3, 2, 1) if d % width == 0)
+    width = next(width for width in range(kind.width, 0, -1) if d % width == 0)
     codes = faiss.index_factory(d, f"IVF{kind.lists},PQ{d // width}x4fs", faiss.METRIC_INNER_PRODUCT)
     codes.nprobe = kind.probes
     sample = np.linspace(0, n - 1, min(n, TRAINING_ROWS)).astype(np.int64)

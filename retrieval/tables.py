@@ -7,8 +7,15 @@
 | videos   | a video; removed ones stay     | catalogue          | indexer, admin routes          |
 | vectors  | what a model made of a text    | indexer            | indexer                        |
 | policies | one immutable policy version   | policies           | service                        |
-| leases   | who may work on a thing now    | leases             | indexer                        |
-| config   | one counter                    | tenants, policies  | service, polled every second   |
+| drafts   | a policy that is being edited  | policies           | service                        |
+| flags    | personalisation of one scope   | flag_stores        | service, polled twice a second |
+| audit    | who changed what, and why      | all that write     | service                        |
+| playlists| a playlist's title             | playlists          | service                        |
+| webhook_secrets | what a CMS signs with   | webhooks           | service                        |
+| deliveries | what a CMS sent, as it came  | webhooks           | service                        |
+| cms_versions | newest change of a video that was applied | webhooks | webhooks                  |
+| leases   | who may work on a thing now    | leases             | indexer, service               |
+| config   | two counters                   | tenants, policies, flag_stores | service, polled    |
 """
 
 from sqlalchemy import (
@@ -27,7 +34,7 @@ from sqlalchemy import (
 )
 
 GLOBAL = ""
-"""`policies.tenant_id` of the policy every tenant inherits; an empty string, because NULL cannot be in a key."""
+"""`tenant_id` of what is there for all tenants together; an empty string, because NULL cannot be in a key."""
 
 METADATA = MetaData(
     naming_convention={
@@ -133,6 +140,84 @@ POLICIES = Table(
     Column("published_s", BigInteger, nullable=False),
 )
 
+DRAFTS = Table(
+    "drafts",
+    METADATA,
+    Column("tenant_id", ID, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("updated_s", BigInteger, nullable=False),
+)
+
+FLAGS = Table(
+    "flags",
+    METADATA,
+    Column("tenant_id", ID, primary_key=True),  # GLOBAL or a tenant
+    Column("version", BigInteger, nullable=False),  # unix milliseconds of the change, or later: the newest wins
+    Column("body", JSON, nullable=False),
+)
+
+AUDIT = Table(  # triggers refuse to change or delete a row
+    "audit",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at_s", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("tenant_id", ID, nullable=False),  # GLOBAL for what is no tenant's
+    Column("before", JSON, nullable=True),
+    Column("after", JSON, nullable=True),
+    Column("reason", Text, nullable=False),
+    Index(None, "tenant_id", "id"),
+)
+
+PLAYLISTS = Table(  # what is in one stands with the videos
+    "playlists",
+    METADATA,
+    Column("tenant_id", ID, ForeignKey("tenants.id"), primary_key=True),
+    Column("id", ID, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("updated_s", BigInteger, nullable=False),
+)
+
+WEBHOOK_SECRETS = Table(
+    "webhook_secrets",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("tenant_id", ID, ForeignKey("tenants.id"), nullable=False),
+    Column("secret", LargeBinary(32), nullable=False),  # in the clear: a signature can only be checked with it
+    Column("created_s", BigInteger, nullable=False),
+    Column("expires_s", BigInteger, nullable=True),
+    Index(None, "tenant_id"),
+)
+
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("tenant_id", ID, ForeignKey("tenants.id"), primary_key=True),
+    Column("id", ID, primary_key=True),  # webhook-id
+    Column("received_s", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("settled_s", BigInteger, nullable=True),  # NULL until it was applied, or found to be old or wrong
+    Column("outcome", Text, nullable=False),
+)
+Index(
+    "ix_deliveries_waiting",
+    DELIVERIES.c.received_s,
+    sqlite_where=DELIVERIES.c.settled_s.is_(None),
+    postgresql_where=DELIVERIES.c.settled_s.is_(None),
+)
+
+CMS_VERSIONS = Table(
+    "cms_versions",
+    METADATA,
+    Column("tenant_id", ID, ForeignKey("tenants.id"), primary_key=True),
+    Column("video_id", ID, primary_key=True),
+    Column("changed_us", BigInteger, nullable=False),  # unix microseconds, by the CMS's clock
+)
+
 LEASES = Table(
     "leases",
     METADATA,
@@ -146,6 +231,7 @@ CONFIG = Table(
     "config",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("version", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),  # moves with tenants, keys and policies
+    Column("flags", BigInteger, nullable=False, server_default="0"),  # moves with flags
     CheckConstraint("id = 1", name="one_row"),
 )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ranking.policy import Taste as TastePolicy
-from retrieval.journal import Journal, Signal
+from retrieval.journal import EMPTY, Journal, Signal
 
 Float32 = npt.NDArray[np.float32]
 Items = npt.NDArray[np.uint32]
@@ -58,6 +58,10 @@ class Memory:
         """(items, unix seconds) put into this user's feeds, oldest first, possibly repeated."""
         entries = self.journal[self.journal["signal"] == Signal.SERVED]
         return entries["item"], entries["at_s"].astype(np.int64)
+
+
+NOBODY = Memory(EMPTY, np.zeros(0, np.uint32), np.zeros(0, np.float32))
+"""What is known about nobody in particular."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ publish which only changes the small fresh segment leaves the work done for the 
 from __future__ import annotations
 
 import functools
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,7 +47,7 @@ class SegmentUnderPolicy:
         self._masks: dict[tuple[object, ...], tuple[int, Mask]] = {}
         columns = segment.rows.columns
         edges = np.unique(np.concatenate([columns["available_from_s"], columns["available_until_s"]]))
-        self._edges = edges[(edges > 0) & (edges < OPEN_UNTIL_S)]
+        self._edges: list[int] = edges[(edges > 0) & (edges < OPEN_UNTIL_S)].tolist()
         self.available_from_s: npt.NDArray[np.int64] = columns["available_from_s"]
         self.available_until_s: npt.NDArray[np.int64] = columns["available_until_s"]
         self.min_age: npt.NDArray[np.uint8] = columns["min_age"]
@@ -65,11 +66,19 @@ class SegmentUnderPolicy:
     def targeted_by_all(self, rules: Sequence[int]) -> npt.NDArray[np.bool_]:
         return functools.reduce(np.logical_and, [self._targeted_by(rule) for rule in rules])
 
+    def epoch(self, now_s: int) -> int:
+        """Openings and endings of items that have passed."""
+        return bisect_right(self._edges, now_s)
+
+    def next_boundary_s(self, now_s: int) -> int:
+        """The first second after `now_s` at which an item opens or ends, OPEN_UNTIL_S if never."""
+        epoch = self.epoch(now_s)
+        return self._edges[epoch] if epoch < len(self._edges) else OPEN_UNTIL_S
+
     def allowed(self, plan: Plan, context: Context) -> tuple[Mask, int]:
         """(rows that may be shown to anybody asking like this, the first second at which that may be wrong)."""
-        epoch = int(np.searchsorted(self._edges, context.now_s, side="right"))
-        until_s = int(self._edges[epoch]) if epoch < len(self._edges) else OPEN_UNTIL_S
-        key = (epoch, plan.block, plan.require, context.country, context.max_age)
+        until_s = self.next_boundary_s(context.now_s)
+        key = (until_s, plan.block, plan.require, context.country, context.max_age)
         if key not in self._masks:
             if len(self._masks) >= MAX_MASKS:
                 self._masks.clear()
@@ -130,6 +139,16 @@ class View:
         items = items[np.argsort(-scores[items], kind="stable")][:HEAD]
         rows = self.snapshot.rows(items)
         return rows[rows >= 0]
+
+    def epoch(self, now_s: int) -> int:
+        """Schedule edges that have passed, of rules and of items: moves whenever what is available moves."""
+        return self.policy.book.epoch(now_s) + sum(part.epoch(now_s) for part in self.parts)
+
+    def next_boundary_s(self, now_s: int) -> int:
+        """The first second after `now_s` at which `epoch` moves, OPEN_UNTIL_S if never."""
+        rules_s = self.policy.book.next_boundary_s(now_s)
+        items_s = min((part.next_boundary_s(now_s) for part in self.parts), default=OPEN_UNTIL_S)
+        return items_s if rules_s is None else min(rules_s, items_s)
 
     def allowed(self, plan: Plan, context: Context) -> Mask:
         """Packed rows that may be shown to anybody asking like this. A copy: clear bits in it as you like."""

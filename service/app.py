@@ -20,12 +20,13 @@ from service import telemetry
 from service.errors import on_error, on_http_exception
 from service.resources import Resources, opened
 from service.routes.events import events
-from service.routes.feed import feed
+from service.routes.feed import default_feed, feed
 from service.routes.videos import delete_video, get_video, get_videos, put_videos
 from service.settings import ServiceSettings
 
 ROUTES = (
     Route("/v1/feed", feed, methods=["GET"]),
+    Route("/v1/tenants/{tenant}/feed/default", default_feed, methods=["GET"]),
     Route("/v1/events", events, methods=["POST"]),
     Route("/v1/admin/videos", put_videos, methods=["PUT"]),
     Route("/v1/admin/videos", get_videos, methods=["GET"]),

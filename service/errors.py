@@ -16,6 +16,7 @@ from starlette.responses import Response
 from ranking.errors import PolicyError
 from retrieval import errors as stores
 from retrieval.errors import FeedError, Problem
+from service.cursor import BadCursor
 
 log = structlog.get_logger("service")
 
@@ -53,6 +54,7 @@ RETRY_AFTER_S: Final = "2"
 PROBLEMS: Final[Mapping[type[Exception], tuple[int, str, str]]] = MappingProxyType(
     {
         InvalidRequest: (400, "invalid-request", "The request breaks a limit of the API"),
+        BadCursor: (400, "invalid-cursor", "The cursor cannot be used"),
         Unauthenticated: (401, "unauthenticated", "The key is missing or not valid"),
         ForbiddenScope: (403, "forbidden-scope", "The key may not do this"),
         TenantSuspended: (403, "tenant-suspended", "The tenant is suspended"),

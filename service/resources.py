@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from retrieval.catalogue import Catalogue
+from retrieval.chains import Chains
 from retrieval.counters import Counters
 from retrieval.database import connect
 from retrieval.journal import Journals
@@ -20,6 +21,8 @@ from retrieval.live import Live
 from retrieval.policies import Policies
 from retrieval.store import Store
 from retrieval.tenants import Tenants
+from service.cursor import Cursors, local_secret
+from service.feed import Stores
 from service.settings import ServiceSettings
 
 
@@ -36,10 +39,16 @@ class Resources:
     journals: Journals
     written: Journals
     counters: Counters
+    chains: Chains
+    cursors: Cursors
     catalogue: Catalogue
     tenants: Tenants
     policies: Policies
     clock: Callable[[], float] = time.time
+
+    @property
+    def feed_stores(self) -> Stores:
+        return Stores(self.journals, self.chains)
 
     @property
     def now_s(self) -> int:
@@ -73,6 +82,8 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             journals=Journals(reader, cap=settings.journal_entries),
             written=Journals(writer, cap=settings.journal_entries),
             counters=counters,
+            chains=Chains(reader),
+            cursors=Cursors(_cursor_secrets(settings)),
             catalogue=Catalogue(engine),
             tenants=Tenants(engine),
             policies=Policies(engine),
@@ -82,6 +93,11 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
         for redis in (reader, writer):
             await redis.aclose()
         await engine.dispose()
+
+
+def _cursor_secrets(settings: ServiceSettings) -> list[bytes]:
+    given = [secret.strip().encode() for secret in settings.cursor_secrets.split(",") if secret.strip()]
+    return given or [local_secret(settings.state_dir / "cursor.secret")]
 
 
 def _redis(url: str, timeout_s: float) -> Redis:

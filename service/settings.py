@@ -20,5 +20,8 @@ class ServiceSettings(StoreSettings):
     snapshot_poll_ms: int = Field(250, ge=50, le=60_000, description="how often published snapshots are looked at")
     counters_poll_ms: int = Field(10_000, ge=100, le=600_000, description="how often popularity is read anew")
     journal_entries: int = Field(4096, ge=64, le=65_536, description="entries kept per user; older ones are dropped")
+    cursor_secrets: str = Field(
+        "", repr=False, description="what cursors are sealed with, newest first, comma between; empty: made locally"
+    )
     admin_body_bytes: int = Field(16 << 20, ge=1024, description="largest body of an admin request")
     metrics_dir: Path = Field(Path("var/metrics"), description="where worker processes share their metrics")

@@ -83,12 +83,12 @@ class Demo:
         await self._catalogue.upsert(tenant.id, [accepted.video for accepted in parsed.accepted], now_s)
 
     async def embedded(self) -> Embedded:
-        """How many of the catalogue's videos have a vector by now."""
-        videos = select(func.count()).select_from(VIDEOS).where(VIDEOS.c.status == "published")
-        has_vector = select(VECTORS.c.text_hash).where(VECTORS.c.text_hash == VIDEOS.c.text_hash).exists()
+        """How many of the catalogue's texts have a vector by now."""
+        texts = select(VIDEOS.c.text_hash).where(VIDEOS.c.status == "published").distinct()
+        known = select(VECTORS.c.text_hash).where(VECTORS.c.text_hash.in_(texts)).distinct()
         async with reading(self._engine) as connection:
-            total = (await connection.execute(videos)).scalar_one()
-            done = (await connection.execute(videos.where(has_vector))).scalar_one()
+            total = (await connection.execute(select(func.count()).select_from(texts.subquery()))).scalar_one()
+            done = (await connection.execute(select(func.count()).select_from(known.subquery()))).scalar_one()
         return Embedded(done, total)
 
     async def unpublished(self) -> dict[str, str]:

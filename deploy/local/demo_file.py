@@ -25,6 +25,11 @@ def read_videos(limit_per_tenant: int | None = None) -> dict[str, list[dict[str,
     return dict(videos)
 
 
+def newest_about(topic: str, tenant: str, count: int) -> list[str]:
+    """The ids of at most `count` of the tenant's videos in the category `topic`, newest first."""
+    return [video["id"] for video in read_videos()[tenant] if topic in video["categories"]][:count]
+
+
 def fingerprint(limit_per_tenant: int | None) -> str:
     """Names what `read_videos` answers: another file or another limit has another fingerprint."""
     return f"{sha256(VIDEOS_FILE.read_bytes()).hexdigest()}:{limit_per_tenant}"

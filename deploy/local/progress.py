@@ -17,7 +17,7 @@ STUCK_AFTER_S = 15.0
 
 
 class Embedded(NamedTuple):
-    """How many videos have a vector, of how many."""
+    """How many texts have a vector, of how many."""
 
     done: int
     total: int

@@ -14,16 +14,18 @@ from pathlib import Path
 from deploy.local import probe, valkey
 from deploy.local.checks import check_disk, check_ports, only_run
 from deploy.local.demo import Demo
+from deploy.local.demo_file import newest_about
 from deploy.local.demo_keys import DemoKeys, write_keys
 from deploy.local.processes import Children, answering, ended_error
 from deploy.local.progress import progress_display
-from deploy.local.words import say, say_how_to_call
+from deploy.local.words import say, say_how_to_call, say_try_this
 from retrieval.settings import StoreSettings
 
 HOST = "127.0.0.1"
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 0.5
 LOW_DISK_BYTES = 200_000_000
-ANSWER_LIMIT_S = 60.0
+TRY_TOPIC = "security"
+TRY_LIKES = 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ async def up(options: Options) -> None:
             write_keys(options.folder, keys)  # last: whoever finds it may call
             say(f"ready after {time.monotonic() - began:.0f} s\n")
             say_how_to_call(keys, options.folder)
+            _say_try_this(keys)
             await _watch(children, options.folder)
 
 
@@ -124,6 +127,11 @@ async def _awaited(demo: Demo, keys: DemoKeys, options: Options) -> list[str]:
         return [f"the service, see {_log(options, 'service')}"]
     tenants = keys["tenants"]
     return [f"the feed of {t['id']}" for t in tenants if not probe.gives_videos(options.port, t["publishable_key"])]
+
+
+def _say_try_this(keys: DemoKeys) -> None:
+    tenant = keys["tenants"][0]
+    say_try_this(keys["base_url"], tenant, TRY_TOPIC, newest_about(TRY_TOPIC, tenant["id"], TRY_LIKES))
 
 
 async def _watch(children: Children, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""GET /v1/feed. The hot route: a plain route that answers ready bytes."""
+"""GET /v1/feed and the public default feed. The hot routes: plain routes that answer ready bytes."""
 
 from __future__ import annotations
 
@@ -13,40 +13,63 @@ from starlette.responses import Response
 
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, country_code, language_code
+from retrieval.errors import NotFound
 from retrieval.view import View
 from service.auth import user_key, view_of
-from service.feed import Asked, Page, first_page, remember_served
+from service.feed import Asked, Page, default_page, first_page, next_page, remember_served
 from service.requests import whole_number
 from service.resources import Resources
 from service.telemetry import observe_feed
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 50
+MAX_AGE_S: Final = 10
+STALE_IF_ERROR_S: Final = 86_400
 
 
 async def feed(request: Request) -> Response:
     """A page of videos for the user in `Feed-User`, or for nobody in particular without that header."""
     resources: Resources = request.app.state.resources
-    view = view_of(request, resources.live, "pk", now_s=resources.now_s)
-    asked = read(request, view, now_s=resources.now_s)
-    page = await first_page(asked, resources.journals)
+    now_s = resources.now_s
+    view = view_of(request, resources.live, "pk", now_s=now_s)
+    asked = read(request, view, user_key(request, view.tenant.pepper), now_s=now_s)
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
+        page = await first_page(asked, resources.feed_stores)
+    else:
+        frozen = resources.cursors.open(cursor, view.tenant.id, asked.user_key)
+        page = await next_page(asked, frozen, resources.feed_stores)
     observe_feed(page)
-    request_id = secrets.token_hex(12)
-    headers = {
-        "Cache-Control": "private, no-store",
-        "Server-Timing": ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in page.timings_ms.items()),
-        "X-Request-Id": request_id,
-    }
+    headers = {"Cache-Control": cache_control(page, view, now_s=now_s), "Vary": "Feed-User, Authorization"}
     served = BackgroundTask(remember_served, asked, page, resources.written)
-    return Response(body(request_id, page, view), 200, headers, "application/json", background=served)
+    return answer(page, asked, resources, headers, served)
 
 
-def read(request: Request, view: View, *, now_s: int) -> Asked:
-    """What is asked. Raises InvalidRequest for limits and user ids; unknown hints are dropped, not stored."""
+async def default_feed(request: Request) -> Response:
+    """The non-personalised feed of a tenant. All that selects it is in the URL, so that a CDN may keep it."""
+    resources: Resources = request.app.state.resources
+    now_s = resources.now_s
+    view = view_of(request, resources.live, "pk", now_s=now_s)
+    if view.tenant.id != request.path_params["tenant"]:
+        raise NotFound("tenant", request.path_params["tenant"])
+    asked = read(request, view, None, now_s=now_s)
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
+        page = default_page(asked, "fallback")
+    else:
+        frozen = resources.cursors.open(cursor, view.tenant.id, None)
+        page = await next_page(asked, frozen, resources.feed_stores)
+    observe_feed(page)
+    headers = {"Cache-Control": f"public, max-age={max_age_s(view, now_s=now_s)}, stale-if-error={STALE_IF_ERROR_S}"}
+    return answer(page, asked, resources, headers)
+
+
+def read(request: Request, view: View, key: str | None, *, now_s: int) -> Asked:
+    """What is asked. Raises InvalidRequest for limits; unknown hints are dropped, not stored."""
     query = request.query_params
-    key = user_key(request, view.tenant.pepper)
     age_band = query.get("age_band", "")
     age_band = age_band if age_band in AGE_BANDS else ""
+    refresh = request.headers.get("feed-reason") == "refresh"
     return Asked(
         view=view,
         user_key=key,
@@ -54,32 +77,59 @@ def read(request: Request, view: View, *, now_s: int) -> Asked:
         context=Context(
             now_s=now_s,
             surface=query.get("surface", "")[:64],
-            language=language_code(query.get("language", "")[:2]),
-            country=country_code(query.get("country", "")[:3]),
+            language=language_code(query.get("language", "")),
+            country=country_code(query.get("country", "")),
             age_band=age_band,
             max_age=AGE_BANDS.get(age_band, 18),
-            seed=_seed(request, key, now_s),
+            # Stable for a user within an hour, new on every pull-to-refresh.
+            seed=secrets.randbits(32) if refresh else zlib.crc32(f"{key}:{now_s // 3600}".encode()),
         ),
+        refresh=refresh,
+        if_none_match=request.headers.get("if-none-match"),
     )
 
 
-def body(request_id: str, page: Page, view: View) -> bytes:
+def answer(
+    page: Page, asked: Asked, resources: Resources, headers: dict[str, str], after: BackgroundTask | None = None
+) -> Response:
+    """200 with the page, or 304 when the client has it already."""
+    request_id = secrets.token_hex(12)
+    headers["X-Request-Id"] = request_id
+    headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in page.timings_ms.items())
+    if page.tag:
+        headers["ETag"] = page.tag
+    if page.unchanged:
+        return Response(status_code=304, headers=headers)
+    return Response(body(request_id, page, asked, resources), 200, headers, "application/json", background=after)
+
+
+def body(request_id: str, page: Page, asked: Asked, resources: Resources) -> bytes:
     """The JSON answer: cards as they lie in the snapshot, and what depends on this request written behind them."""
-    cards = view.snapshot.cards(page.rows)
+    view, cursor = asked.view, b""
+    if page.frozen is not None:
+        token = resources.cursors.seal(page.frozen, view.tenant.id, asked.user_key, now_s=asked.context.now_s)
+        cursor = b',"next_cursor":"%s"' % token.encode()
+    cards = view.snapshot.cards(view.snapshot.rows(page.items))
     items = b",".join(
         card + b',"position":%d,"reason":"%s"}' % (position, reason.encode())
-        for position, (card, reason) in enumerate(zip(cards, page.reasons, strict=True))
+        for position, (card, reason) in enumerate(zip(cards, page.reasons, strict=True), start=page.position)
     )
-    return b'{"request_id":"%s","mode":"%s","degraded":%s,"items":[%s]}' % (
+    return b'{"request_id":"%s","mode":"%s","degraded":%s,"items":[%s]%s}' % (
         request_id.encode(),
         page.mode.encode(),
         orjson.dumps(page.degraded),
         items,
+        cursor,
     )
 
 
-def _seed(request: Request, key: str | None, now_s: int) -> int:
-    """Stable for a user within an hour, new on every pull-to-refresh."""
-    if request.headers.get("feed-reason") == "refresh":
-        return secrets.randbits(32)
-    return zlib.crc32(f"{key}:{now_s // 3600}".encode())
+def cache_control(page: Page, view: View, *, now_s: int) -> str:
+    """A page with a tag may be kept for moments; a fallback must never be kept as if it were personalised."""
+    if page.tag is None:
+        return "private, no-store"
+    return f"private, max-age={max_age_s(view, now_s=now_s)}, stale-if-error={STALE_IF_ERROR_S}"
+
+
+def max_age_s(view: View, *, now_s: int) -> int:
+    """Ten seconds, or less if something opens or ends before."""
+    return min(MAX_AGE_S, view.next_boundary_s(now_s) - now_s)

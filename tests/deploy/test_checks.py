@@ -51,9 +51,9 @@ def test_too_little_disk_is_said_in_megabytes(tmp_path: Path, monkeypatch: pytes
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     """The second one hears who is there; afterwards the folder is free again."""
-    with only_run(tmp_path), pytest.raises(StartError, match=f"already running .*process {os.getpid()}"):
-        with only_run(tmp_path):
-            pass
+    refused = pytest.raises(StartError, match=f"already running .*process {os.getpid()}")
+    with only_run(tmp_path), refused, only_run(tmp_path):
+        pass
     with only_run(tmp_path):
         pass
 

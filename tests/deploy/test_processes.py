@@ -24,6 +24,7 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
 time.sleep(600)
 """
+LONELY = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -38,7 +39,8 @@ from deploy.local.processes import Children
 folder = Path(sys.argv[1])
 lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
 with Children(lock, told=print) as children:
-    started = [children.start(name, [sys.executable, "-c", sys.argv[2]], folder / name, env=os.environ) for name in "ab"]
+    command = [sys.executable, "-c", sys.argv[2]]
+    started = [children.start(name, command, folder / name, env=os.environ) for name in "ab"]
     guard = children._guard
     print(*(child.process.pid for child in started), guard.pid, flush=True)
     time.sleep(600)
@@ -77,8 +79,7 @@ def start_supervisor(folder: Path, program: str) -> tuple[subprocess.Popen[str],
     supervisor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     assert supervisor.stdout is not None
     *children, guard_pid = (int(word) for word in supervisor.stdout.readline().split())
-    for name in "ab":
-        assert eventually(lambda name=name: (folder / name).exists() and (folder / name).read_text().strip() != "")
+    assert eventually(lambda: all((folder / name).read_text().endswith("\n") for name in "ab"))
     grandchildren = [int(text) for name in "ab" if (text := (folder / name).read_text().strip()).isdigit()]
     return supervisor, [*children, *grandchildren, guard_pid]
 
@@ -124,7 +125,7 @@ def test_kill_9_of_the_supervisor_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_kill_9_of_supervisor_and_guard_leaves_no_child(tmp_path: Path) -> None:
     """Without its guard, the kernel's own signal still ends what the supervisor started."""
-    supervisor, (first, second, guard_pid) = start_supervisor(tmp_path, "import time; print('up', flush=True); time.sleep(600)")
+    supervisor, (first, second, guard_pid) = start_supervisor(tmp_path, LONELY)
     os.kill(guard_pid, signal.SIGKILL)
     end(supervisor)
     assert eventually(lambda: not runs(first) and not runs(second))
@@ -157,5 +158,5 @@ def test_an_ended_program_is_noticed_and_its_last_words_shown(tmp_path: Path, lo
 
 def test_a_program_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
     """Not a traceback from the depths of subprocess."""
-    with pytest.raises(StartError, match="redis could not be started: .*no-such-program"):
+    with pytest.raises(StartError, match=r"redis could not be started: .*no-such-program"):
         spawn("redis", ["no-such-program"], tmp_path / "log", env=os.environ, grace_s=1.0)

@@ -1,0 +1,112 @@
+"""Arranging ranks: bounded moves, even spreading, caps, relaxation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ranking.slate import KeyCap, PlacedBy, Special, arrange, reserve, spread, step_back
+from tests.ranking.cases import seeds
+
+
+def by_creator(text: str, most: int, window: int, name: str = "creator") -> KeyCap:
+    """Write keys by rank as letters; "." has none."""
+    return KeyCap(name, most, window, [[0 if letter == "." else ord(letter)] for letter in text])
+
+
+@given(seeds, st.integers(2, 40), st.integers(1, 12), st.floats(0.5, 10), st.floats(0, 0.9))
+def test_diversity_moves_no_row_further_than_allowed(seed: int, n: int, most: int, step: float, above: float) -> None:
+    """In either direction, whatever the vectors; and nobody is lost."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(3, 4))[rng.integers(0, 3, n)] + rng.normal(size=(n, 4)) * 0.2
+    order = step_back((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), above, step, most)
+    assert sorted(order.tolist()) == list(range(n))
+    assert np.abs(order - np.arange(n)).max() <= most
+
+
+def test_copies_spread_out_and_the_rest_keeps_its_order() -> None:
+    """Three copies at the top: the first stays, the second steps back 3 places, the third 6."""
+    vectors = np.eye(12, dtype=np.float32)
+    vectors[1] = vectors[2] = vectors[0]
+    assert step_back(vectors, 0.5, 3, 10).tolist() == [0, 3, 1, 4, 5, 6, 7, 2, 8, 9, 10, 11]
+
+
+@given(st.floats(0.01, 1), st.integers(0, 200), st.floats(0, 0.99))
+def test_spread_keeps_to_its_share_of_every_beginning(share: float, size: int, phase: float) -> None:
+    """Never ahead of it, and in the end as much as it may be."""
+    slots = spread(share, size, phase)
+    for count, slot in enumerate(slots, start=1):
+        assert count <= share * (slot + 1) + phase + 1e-6
+    assert len(set(slots)) == len(slots)
+    assert len(slots) >= int(share * size + phase - 1e-6) - 1
+
+
+def test_spread_is_even() -> None:
+    """A quarter of twelve: every fourth."""
+    assert spread(0.25, 12) == (3, 7, 11)
+    assert spread(0, 12) == ()
+
+
+def test_a_taken_slot_gives_the_next_free_one() -> None:
+    """And none at the end of the list."""
+    specials: dict[int, Special] = {}
+    special = Special(PlacedBy.PIN, (0,))
+    assert reserve(specials, 1, 3, special)
+    assert reserve(specials, 1, 3, special)
+    assert not reserve(specials, 1, 3, special)
+    assert sorted(specials) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("creators", "size", "page", "ranks", "relaxed"),
+    [
+        ("aaabbb", 6, 0, [0, 3, 1, 4, 2, 5], []),  # one of a creator among two neighbours
+        ("aab...", 6, 0, [0, 2, 1, 3, 4, 5], []),  # only as far back as needed
+        ("aaaa.", 5, 0, [0, 4, 1], []),  # beyond the page nothing is relaxed
+        ("aaaa.", 5, 5, [0, 4, 1, 2, 3], ["creator"]),  # a short page is worse than a neighbour of one's own
+        ("aaaa.", 5, 4, [0, 4, 1, 2], ["creator"]),
+    ],
+)
+def test_caps_make_rows_wait(creators: str, size: int, page: int, ranks: list[int], relaxed: list[str]) -> None:
+    """The best that fits takes the slot; who waits comes as soon as it fits."""
+    slate = arrange(range(len(creators)), len(creators), [by_creator(creators, 1, 2)], {}, size, page)
+    assert slate.ranks == ranks
+    assert sorted(slate.relaxed) == relaxed
+
+
+def test_caps_are_relaxed_one_after_the_other() -> None:
+    """First the soft one alone: rank 2 breaks only that; rank 1 breaks the firm one too and comes last."""
+    soft, firm = by_creator("aaa", 1, 3, "soft"), by_creator("xxy", 1, 3, "firm")
+    slate = arrange(range(3), 3, [soft, firm], {}, 3, 2)
+    assert (slate.ranks, slate.relaxed) == ([0, 2], {"soft"})
+    slate = arrange(range(3), 3, [soft, firm], {}, 3, 3)
+    assert (slate.ranks, slate.relaxed) == ([0, 2, 1], {"soft", "firm"})
+
+
+def test_a_pinned_row_leaves_its_organic_place_and_counts_for_the_caps() -> None:
+    """The best row pinned third: the others move up, and its creator's next row waits behind it."""
+    pin = {2: Special(PlacedBy.PIN, (0,), 7)}
+    slate = arrange(range(5), 5, [by_creator("a..a.", 1, 2)], pin, 5, 5)
+    assert slate.ranks == [1, 2, 0, 4, 3]
+    assert slate.rule == [-1, -1, 7, -1, -1]
+
+
+def test_a_pin_beyond_a_short_list_stands_at_its_end() -> None:
+    """It is an explicit wish, so it is better early than lost."""
+    slate = arrange(range(3), 3, [], {8: Special(PlacedBy.PIN, (1,), 0)}, 10, 10)
+    assert slate.ranks == [0, 2, 1]
+
+
+def test_a_promotion_acts_only_if_the_score_did_not() -> None:
+    """Half of the page from ranks 0, 4 and 5: rank 0 came by itself, the second slot due is forced."""
+    pool = [0, 4, 5]
+    specials = {1: Special(PlacedBy.PROMOTION, pool, 3, 1), 3: Special(PlacedBy.PROMOTION, pool, 3, 2)}
+    slate = arrange(range(6), 6, [], specials, 6, 6)
+    assert slate.ranks == [0, 1, 2, 4, 3, 5]
+    assert slate.placed_by[3] is PlacedBy.PROMOTION
+
+
+def test_many_waiting_rows_do_not_make_it_slow_or_wrong() -> None:
+    """200 rows of one creator under a cap: only as many as fit, each at the first slot it may take."""
+    slate = arrange(range(200), 200, [by_creator("a" * 190 + "." * 10, 1, 2)], {}, 200, 0)
+    assert slate.ranks == [rank for i in range(10) for rank in (i, 190 + i)] + [10]
