@@ -34,7 +34,7 @@ import xxhash
 
 from benchmarks.embeddings import TEXTS, embeddings, extended, intrinsic_dimension
 from retrieval import index
-from retrieval.index import KINDS, Float32, Int64, Kind
+from retrieval.index import KINDS, Float32, Index, Int64, Kind
 
 if TYPE_CHECKING:
     faiss: Any
@@ -75,7 +75,7 @@ def nearest(vectors: Float32, queries: Float32, mask: npt.NDArray[np.bool_] | No
 
 def recall(truth: list[Int64], found: list[Int64]) -> float:
     """Mean share of the true rows that were found."""
-    return float(np.mean([np.isin(true, rows).mean() if len(true) else 1.0 for true, rows in zip(truth, found, strict=True)]))
+    return float(np.mean([np.isin(true, rows).mean() for true, rows in zip(truth, found, strict=True) if len(true)] or 1))
 
 
 def interleaved(searches: dict[str, Search], queries: Float32) -> dict[str, tuple[float, list[Int64]]]:
@@ -130,24 +130,19 @@ def of_numpy(vectors: Float32) -> Search:
 
 
 def candidates(n: int) -> Iterator[tuple[str, Callable[[Float32], Search]]]:
-    """Name and maker of what is worth trying at `n` rows."""
+    """Name and maker of what is worth trying at `n` rows; the names of KINDS are the product's."""
     if n <= 10_000:
         yield "numpy float32", of_numpy
     if n <= 100_000:
         yield "flat float32", of_faiss("Flat")
-    yield "exact", of_product(Kind("exact", 0, 0, 0, 0))
-    if n < 1_000:
-        return
-    for refined in (2, 4, 6):
-        yield f"scan, refine x{refined}", of_product(Kind("scan", 0, 1, 1, refined))
-    if n <= 100_000:
+    for kind in KINDS:
+        if n >= 64 * kind.lists:
+            yield kind.name, of_product(kind)
+    if 1_000 <= n <= 100_000:
         yield "HNSW16 float16, ef 400", of_faiss("HNSW16,SQfp16", efConstruction=80, efSearch=400)
-    if n < 10_000:
-        return
-    lists = 2 ** round(np.log2(n**0.5))
-    for share in (8, 4):
-        yield f"probe {lists // share}/{lists}, refine x4", of_product(Kind("probe", 0, lists, lists // share, 4))
-    yield f"IVF{lists} float16, {lists // 4} probes", of_faiss(f"IVF{lists},SQfp16", nprobe=lists // 4)
+    if n >= 10_000:
+        lists = int(2 ** round(np.log2(n**0.5)))
+        yield f"IVF{lists} float16, {lists // 4} probes", of_faiss(f"IVF{lists},SQfp16", nprobe=lists // 4)
 
 
 def compare(vectors: Float32, queries: Float32) -> Iterator[Row]:
@@ -158,23 +153,44 @@ def compare(vectors: Float32, queries: Float32) -> Iterator[Row]:
         searches[name] = make(vectors)
         build_s[name] = time.perf_counter() - start
     truth = nearest(vectors, queries)
+    taken = next(kind.name for kind in KINDS if len(vectors) <= kind.up_to)
     for name, (cpu_us, found) in interleaved(searches, queries).items():
-        yield {"n": len(vectors), "candidate": name, "recall": recall(truth, found), "cpu_us": cpu_us,
-               "build_s": build_s[name]}
+        yield {
+            "        n": len(vectors),
+            "candidate".ljust(28): name + " *" * (name == taken),
+            "recall@200": recall(truth, found),
+            "  cpu_us": cpu_us,
+            "build_s": build_s[name],
+        }
 
 
 def filtered(vectors: Float32, queries: Float32, rng: np.random.Generator) -> Iterator[Row]:
-    """One row per share of allowed rows, searched by the product's own kind for this size."""
+    """One row per share of allowed rows, searched by the product's kind for this size.
+
+    The allowed rows are drawn at random, and then by how far they lie in one direction, as a language or a rating would.
+    """
     built = index.build(vectors)
     n = len(vectors)
-    for share in SHARES:
-        mask = rng.random(n) < share
-        allowed = np.packbits(mask, bitorder="little")
-        searches: dict[str, Search] = {"": lambda query, allowed=allowed: built.search(query, K, allowed)[0]}  # type: ignore[misc]
-        cpu_us, found = interleaved(searches, queries)[""]
-        full = all((rows >= 0).sum() == min(K, mask.sum()) and mask[rows[rows >= 0]].all() for rows in found)
-        yield {"n": n, "kind": built.kind, "share": share, "recall": recall(nearest(vectors, queries, mask), found),
-               "cpu_us": cpu_us, "full_pages": full}
+    tilt = vectors @ vectors[rng.integers(n)]
+    for how, value in (("random", rng.random(n)), ("one side", tilt)):
+        for share in SHARES:
+            mask = value >= np.quantile(value, 1 - share)
+            cpu_us, found = _filtered(built, queries, mask)
+            full = all((rows >= 0).sum() == min(K, mask.sum()) and mask[rows[rows >= 0]].all() for rows in found)
+            yield {
+                "        n": n,
+                "kind ": built.kind,
+                " allowed": how,
+                "share": share,
+                "recall@200": recall(nearest(vectors, queries, mask), found),
+                "  cpu_us": cpu_us,
+                "full": full,
+            }
+
+
+def _filtered(built: Index, queries: Float32, mask: npt.NDArray[np.bool_]) -> tuple[float, list[Int64]]:
+    allowed = np.packbits(mask, bitorder="little")
+    return interleaved({"": lambda query: built.search(query, K, allowed)[0]}, queries)[""]
 
 
 def memory(vectors: Float32, queries: Float32) -> Row:
@@ -185,7 +201,7 @@ def memory(vectors: Float32, queries: Float32) -> Row:
         np.save(Path(folder, "queries.npy"), queries)
         command = [sys.executable, "-m", "benchmarks.index_kinds", "--open", folder]
         answer = subprocess.run(command, check=True, capture_output=True, text=True)
-        return {"n": len(vectors), "file_mb": path.stat().st_size / 1e6, **json.loads(answer.stdout)}
+        return {"        n": len(vectors), "  file_mb": path.stat().st_size / 1e6, **json.loads(answer.stdout)}
 
 
 def _open(folder: Path) -> Row:
@@ -215,14 +231,14 @@ def _anonymous_mb() -> float:
 
 
 def growth(real: Float32, rng: np.random.Generator) -> Iterator[Row]:
-    """Real vectors beside as many of which half are grown out of the other half: the two should look alike."""
+    """Real vectors beside as many of which three quarters are grown out of the rest: the two should look alike."""
     n = len(real)
     real = real[rng.permutation(n)]
-    for name, vectors in (("real", real), ("half of them grown", extended(real[: n // 2], n, rng))):
+    for name, vectors in (("real", real), ("grown", extended(real[: n // 4], n, rng))):
         queries = tastes(vectors, 60, rng)
         truth = nearest(vectors, queries)
         row: Row = {"vectors": name, "n": n, "intrinsic_dimension": intrinsic_dimension(vectors, np.arange(500))}
-        for kind in (Kind("scan", np.inf, 1, 1, 3), Kind("probe", np.inf, 128, 16, 4)):
+        for kind in (Kind("scan", np.inf, 1, 1, 4, 3), Kind("probe", np.inf, 128, 16, 4, 4)):
             built = index.build(vectors, (kind,))
             row[f"recall_{kind.name}"] = recall(truth, list(built.search(queries, K)[0]))
         yield row
@@ -233,10 +249,50 @@ def show(title: str, rows: list[Row]) -> None:
     print(f"\n{title}")
     print("  ".join(rows[0]))
     for row in rows:
-        print("  ".join(f"{_text(value):>{len(name)}}" for name, value in row.items()))
+        print("  ".join(f"{_text(value):>{len(name)}}" for name, value in row.items()), flush=True)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if value < 1.5 else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def main() -> None:
+    """Measure, print the tables, and everything again as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, default=TEXTS)
+    parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--quick", action="store_true", help="up to 10,000 rows")
+    parser.add_argument("--million", action="store_true", help="up to 1,000,000 rows; needs 8 GB")
+    parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.open:
+        print(json.dumps(_open(options.open)))
+        return
+    sizes = [10, 100, 1_000, 5_000, 10_000]
+    if not options.quick:
+        sizes += [20_000, 50_000, 100_000]
+    if options.million:
+        sizes += [300_000, 1_000_000]
+    real = embeddings(options.texts)
+    rng = np.random.default_rng(0)
+    tables: dict[str, list[Row]] = {"growth": list(growth(real[:20_000], rng)), "kinds": [], "filtered": [], "memory": []}
+    show("Are the grown vectors like real ones?", tables["growth"])
+    for n in sizes:
+        vectors = extended(real, n, rng)
+        queries = tastes(vectors, options.queries, rng)
+        for title, rows in (
+            ("kinds", list(compare(vectors, queries))),
+            ("filtered", list(filtered(vectors, queries, rng)) if n >= 10_000 else []),
+            ("memory", [memory(vectors, queries)] if n >= 10_000 else []),
+        ):
+            tables[title] += rows
+            if rows:
+                show(f"{title}, {n:,} rows", rows)
+    tidy = {title: [{name.strip(): value for name, value in row.items()} for row in rows] for title, rows in tables.items()}
+    print(json.dumps({"benchmark": "index_kinds", "k": K, "real_vectors": len(real), **tidy}))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
     open_encoder("all-MiniLM-L6-v2")                        the default: onnxruntime, no torch (`indexer.minilm`)
     open_encoder("all-MiniLM-L6-v2:/models/minilm")         the same weights, from a folder
     open_encoder("sentence-transformers:NAME_OR_FOLDER")    any other model; needs the extra of that name
+    open_encoder("python:PACKAGE.MODULE:NAME")              an encoder of your own: what NAME() returns
 
 Errors:
 
@@ -99,11 +100,23 @@ def _open_sentence_transformer(name_or_folder: str, threads: int | None) -> Enco
     return SentenceTransformerEncoder(name_or_folder, threads=threads)
 
 
+def _open_python(place: str, threads: int | None) -> Encoder:
+    from importlib import import_module
+
+    module, _, name = place.partition(":")
+    try:
+        make: Callable[[], Encoder] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"no encoder at python:{place}: {error}; expected python:PACKAGE.MODULE:NAME") from error
+    return make()
+
+
 # family -> opener of (what follows the colon or "", threads)
 ENCODERS: Mapping[str, Callable[[str, int | None], Encoder]] = MappingProxyType(
     {
         DEFAULT_MODEL: _open_minilm,
         "sentence-transformers": _open_sentence_transformer,
+        "python": _open_python,
     }
 )
 

@@ -12,7 +12,8 @@ from retrieval.settings import StoreSettings
 class IndexerSettings(StoreSettings):
     model: str = Field(
         "all-MiniLM-L6-v2",
-        description="what makes vectors of texts: all-MiniLM-L6-v2, or sentence-transformers:NAME_OR_FOLDER",
+        description="what makes vectors of texts: all-MiniLM-L6-v2, sentence-transformers:NAME_OR_FOLDER, or "
+        "python:PACKAGE.MODULE:NAME for an encoder of your own",
     )
     encoder_threads: int = Field(os.cpu_count() or 1, ge=1, le=256, description="CPU threads the encoder may use")
     poll_s: float = Field(0.5, gt=0, le=60, description="how often the catalogue is asked for new versions")

@@ -69,19 +69,20 @@ def hint_match(candidates: Candidates, context: Context, half_lives: HalfLives) 
     for everywhere 0.5. age band under 18: 1 at the band's own step of the ladder, less for much younger content;
     adults get no such preference.
     """
-    fits = np.zeros(len(candidates), np.float32)
+    halves = np.zeros(len(candidates), np.uint8)  # half points, in whole numbers because those are cheap
+    fits = np.float32(0)
     hints = 0
     if context.language != UNKNOWN:
         hints += 1
-        fits += (candidates.language == context.language) + np.float32(0.5) * (candidates.language == UNKNOWN)
+        halves += (candidates.language == context.language) * np.uint8(2) + (candidates.language == UNKNOWN)
     if context.country != UNKNOWN:
         hints += 1
-        fits += np.float32(1) - np.float32(0.5) * (candidates.countries[:, 31] >> 7)  # the bit "unknown country"
+        halves += np.uint8(2) - (candidates.countries[:, 31] >> 7)  # the bit "unknown country"
     ceiling = AGE_BANDS.get(context.age_band, 18)
     if ceiling < 18:
         hints += 1
-        fits += np.float32(1) - np.abs(candidates.min_age.astype(np.float32) - np.float32(ceiling)) / np.float32(18)
-    return _unit(fits / np.float32(max(hints, 1)))
+        fits = np.float32(1) - np.abs(candidates.min_age.astype(np.float32) - np.float32(ceiling)) / np.float32(18)
+    return (halves * np.float32(0.5) + fits) / np.float32(max(hints, 1))
 
 
 def negative(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
@@ -151,9 +152,9 @@ def _fading(since_s: Int64, now_s: int, half_life_s: int) -> Float32:
 
 def _affinity(keys: UInt64, liked: UInt64, weights: Float32) -> Float32:
     """keys uint64[n, k] (0 = pad) -> float32[n]: summed weight of the liked keys, the heaviest being 1."""
-    heaviest = weights.max(initial=0)
-    if not heaviest > 0:
+    heaviest = max(weights.tolist(), default=0)
+    if heaviest <= 0:
         return np.zeros(len(keys), np.float32)
     # Rows along the inner axis: the comparison then runs over long, contiguous stretches.
-    held = (weights / heaviest) @ (liked[:, None] == keys.T.reshape(-1))
+    held = (weights / np.float32(heaviest)) @ (liked[:, None] == keys.T.reshape(-1))
     return _unit(held.reshape(keys.shape[1], -1).sum(axis=0))

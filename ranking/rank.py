@@ -6,7 +6,6 @@ Rows that step 1 removed never enter an order, so a pin of an ineligible item va
 and nothing ineligible can fill a page (8).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -113,13 +112,11 @@ def weighted_features(candidates: Candidates, policy: Policy, context: Context) 
 
 def boosts(candidates: Candidates, plan: Plan) -> Float32:
     """Return float32[n]: the strongest boost x the strongest bury. Not the product of all, which drowns the taste."""
-    factor = np.ones(len(candidates), np.float32)
-    one = np.float32(1)
-    if len(plan.boost):
-        factor = np.where(candidates.targets.T[plan.boost], plan.boost_factors, one).max(axis=0)
-    if len(plan.bury):
-        factor = factor * np.where(candidates.targets.T[plan.bury], plan.bury_factors, one).min(axis=0)
-    return factor
+    if not len(plan.scaling):
+        return np.ones(len(candidates), np.float32)
+    factors = np.where(candidates.targets.T[plan.scaling], plan.factors, np.float32(1))
+    strongest: Float32 = factors[: plan.boosts].max(axis=0, initial=1) * factors[plan.boosts :].min(axis=0, initial=1)
+    return strongest
 
 
 def boosted(base: Float32, factor: Float32) -> Float32:
@@ -151,12 +148,12 @@ def _arranged(
     """Say by ranks what the policy says by rows, and let it be arranged."""
     aimed = candidates.targets[order]
     unknown = candidates.source[order] == SOURCE["explore"]
-    explore = np.flatnonzero(unknown).tolist()
-    stream = np.flatnonzero(~unknown).tolist() + explore if explore else range(len(order))
+    explore = _ranks(unknown)
+    stream = _ranks(~unknown) + explore if explore else range(len(order))
     specials: dict[int, Special] = {}
     _reserve_pins(specials, plan, aimed, size)
     for rule, share in plan.promotions:
-        pool = np.flatnonzero(aimed[:, rule]).tolist()
+        pool = _ranks(aimed[:, rule])
         for quota, slot in enumerate(spread(share, size), start=1):
             reserve(specials, slot, size, Special(PlacedBy.PROMOTION, pool, rule, quota))
     if explore:
@@ -178,19 +175,20 @@ def _reserve_pins(specials: dict[int, Special], plan: Plan, aimed: Bool, size: i
 
 def _key_caps(order: Rows, candidates: Candidates, plan: Plan, aimed: Bool) -> list[KeyCap]:
     """Return the caps in force with the keys they count, by rank."""
-    by_rank: dict[str, list[list[int]]] = {}
-    caps = []
-    for name, cap, rule in plan.caps:
-        if cap.per not in by_rank:
-            keys = candidates.creator[:, None] if cap.per == "creator" else candidates.categories
-            by_rank[cap.per] = keys[order].tolist()
-        counted: Sequence[Sequence[int]] = by_rank[cap.per]
-        if rule >= 0:
-            counted = [()] * len(order)
-            for rank_ in np.flatnonzero(aimed[:, rule]).tolist():
-                counted[rank_] = by_rank[cap.per][rank_]
-        caps.append(KeyCap(name, cap.max, cap.window, counted))
-    return caps
+    categories = candidates.categories
+    if not categories[:, 2:].any():  # most have one or two: half the work
+        categories = categories[:, :2]
+    by_rank = {"creator": (1, candidates.creator[order].tolist())}
+    by_rank["category"] = categories.shape[1], categories[order].ravel().tolist()
+    return [
+        KeyCap(name, cap.max, cap.window, *by_rank[cap.per], None if rule < 0 else set(_ranks(aimed[:, rule])))
+        for name, cap, rule in plan.caps
+    ]
+
+
+def _ranks(mask: Bool) -> list[int]:
+    (ranks,) = np.nonzero(mask)
+    return ranks.tolist()
 
 
 def _reasons(source: UInt8, slate: Slate) -> UInt8:

@@ -35,11 +35,12 @@ class Plan:
     active: tuple[int, ...]
     block: tuple[int, ...]
     require: tuple[int, ...]
-    boost: Rows
-    boost_factors: Float32
-    """float32[boosts, 1]."""
-    bury: Rows
-    bury_factors: Float32
+    scaling: Rows
+    """intp[s]: rules that boost, followed by rules that bury."""
+    boosts: int
+    """How many of `scaling` boost."""
+    factors: Float32
+    """float32[s, 1]: of `scaling`."""
     caps: tuple[ActiveCap, ...]
     """The first to be relaxed comes first."""
     promotions: tuple[tuple[int, float], ...]
@@ -97,10 +98,9 @@ class RuleBook:
             active=active,
             block=tuple(i for i in active if isinstance(self.rules[i].effect, Block)),
             require=tuple(i for i in active if isinstance(self.rules[i].effect, Require)),
-            boost=np.array([i for i, _ in boost], np.intp),
-            boost_factors=np.array([[factor] for _, factor in boost], np.float32),
-            bury=np.array([i for i, _ in bury], np.intp),
-            bury_factors=np.array([[factor] for _, factor in bury], np.float32),
+            scaling=np.array([i for i, _ in boost + bury], np.intp),
+            boosts=len(boost),
+            factors=np.array([[factor] for _, factor in boost + bury], np.float32),
             caps=self._caps(active),
             promotions=self._promotions(active),
             pins=self._pins(active),

@@ -4,7 +4,7 @@ A *rank* is a place in the order by score, 0 the best. Everything here is a func
 the scores and not on the order in which the candidates happened to arrive.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -34,8 +34,13 @@ class KeyCap(NamedTuple):
     """What is reported when it had to be relaxed."""
     most: int
     window: int
-    keys: Sequence[Sequence[int]]
-    """By rank: the keys of the row, 0 = none."""
+    width: int
+    """Keys per row."""
+    keys: Sequence[int]
+    """The keys of rank 0, then those of rank 1, ...; 0 = none. Flat: lists of lists would keep the garbage collector
+    busier than all the rest of a request."""
+    counted: Set[int] | None = None
+    """The ranks it is about; None = all."""
 
 
 class Special(NamedTuple):
@@ -68,7 +73,8 @@ def step_back(vectors: Float32, above: float, step: float, most: int) -> Rows:
     overtaken only by rows that stood at most `most` places behind it. In the spirit of maximal marginal relevance
     (Carbonell and Goldstein, 1998), but without its greedy loop.
     """
-    alike = vectors @ vectors.T
+    # Of a copy: with itself, BLAS takes a symmetric routine that is twice as slow at this size.
+    alike = vectors @ vectors.copy().T
     alike -= above
     np.maximum(alike, 0, out=alike)
     steps = np.einsum("ij,ij->i", alike, _just_before(len(vectors), most)) * (step / (1 - above))
@@ -163,7 +169,7 @@ class _Filling:
         self.slate = Slate()
         self._stream = iter(stream)
         self._caps = caps
-        self._quotas = [(_Quotas(i, cap.most, cap.window), cap.keys) for i, cap in enumerate(caps)]
+        self._quotas = [(_Quotas(i, cap.most, cap.window), cap) for i, cap in enumerate(caps)]
         self._gone = bytearray(n)  # by rank: placed, or withheld for a pin
         self._waiting: list[int] = []  # passed over because of a cap, best first
         self._retry_slot = _NEVER  # before this slot none of the waiting can fit
@@ -263,7 +269,13 @@ class _Filling:
         return False
 
     def _quotas_of(self, rank: int) -> list[_Quota]:
-        return [quotas[key] for quotas, keys in self._quotas for key in keys[rank] if key]
+        return [
+            quotas[key]
+            for quotas, (_, _, _, width, keys, counted) in self._quotas
+            if counted is None or rank in counted
+            for key in keys[rank * width : (rank + 1) * width]
+            if key
+        ]
 
     def _blocked_until(self, rank: int, relaxed: int = 0) -> int:
         """Return the first slot at which all caps but the first `relaxed` allow the row."""

@@ -53,7 +53,9 @@ class Audit:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def page(self, tenant_id: str | None = None, *, before_id: int | None = None, limit: int = 100) -> list[Entry]:
+    async def page(
+        self, tenant_id: str | None = None, *, before_id: int | None = None, limit: int = 100
+    ) -> list[Entry]:
         """At most `limit` (<= MAX_PAGE) entries, newest first, older than entry `before_id`; None = of everybody.
 
         Raises StoreUnavailable.

@@ -50,7 +50,7 @@ def connect(url: str) -> AsyncEngine:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         # Only `migrate` creates the file: a mistyped path would otherwise become an empty database without a word.
-        existing = parsed.set(database=f"file:{quote(parsed.database or '')}", query={"uri": "true", "mode": "rw"})
+        existing = parsed.set(database=f"file:{quote(str(parsed.database))}", query={"uri": "true", "mode": "rw"})
         engine = create_async_engine(existing, json_serializer=_json, json_deserializer=orjson.loads)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -92,7 +92,7 @@ async def migrate(url: str) -> None:
     try:
         if engine.dialect.name == "sqlite":
             with _translated(engine):
-                _create_sqlite(Path(make_url(url).database or ""))
+                _create_sqlite(Path(str(make_url(url).database)))
         async with writing(engine) as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})

@@ -59,22 +59,28 @@ class FlagTable:
         """
         async with writing(self._engine) as connection:
             await bump_flags(connection)  # also the lock under which versions are given out
-            await _require(connection, scope)
-            row = (await connection.execute(select(FLAGS).where(FLAGS.c.tenant_id == scope))).one_or_none()
-            before = _readable({scope: (row.version, row.body)}, SQL).get(scope) if row else None
+            if not await _exists(connection, scope):
+                raise NotFound("tenant", scope)
+            before = await _read(connection, scope)
             _check_version(before, if_version)
             flag = changed(before, change, author=author, now_ms=now_ms)
             await _write(connection, scope, before, flag, "flag.set", now_ms // 1000)
         return flag
 
     async def adopt(self, scope: str, flag: Flag, *, now_s: int) -> bool:
-        """Take over a flag that was set while SQL was away, if it is newer than what is here. True if it was."""
+        """Take over a flag that was set while SQL was away, if it is newer than what is here. True if it was.
+
+        A tenant that SQL does not know has no flag to take over: False. Raises StoreUnavailable.
+        """
         async with writing(self._engine) as connection:
-            await bump_flags(connection)
-            row = (await connection.execute(select(FLAGS).where(FLAGS.c.tenant_id == scope))).one_or_none()
-            before = _readable({scope: (row.version, row.body)}, SQL).get(scope) if row else None
+            # Lock, but move nothing yet: a counter that moved without a change would keep all workers reading.
+            await connection.execute(select(CONFIG.c.flags).with_for_update())
+            if not await _exists(connection, scope):
+                return False
+            before = await _read(connection, scope)
             if before is not None and merged({scope: before}, {scope: flag})[scope] == before:
                 return False
+            await bump_flags(connection)
             await _write(connection, scope, before, flag, "flag.adopt", now_s)
         return True
 
@@ -88,14 +94,14 @@ class FlagMirror:
     async def all(self) -> dict[str, Flag]:
         """Every readable flag by scope. Raises StoreUnavailable."""
         try:
-            found: dict[bytes, bytes] = await self._redis.hgetall(keys.FLAGS)
+            found: dict[Any, Any] = await self._redis.hgetall(keys.FLAGS)
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"flags: {type(error).__name__}") from error
         raw: dict[str, Any] = {}
         for scope, content in found.items():
             try:
                 raw[scope.decode()] = tuple(orjson.loads(content))
-            except ValueError:
+            except (ValueError, TypeError):
                 log.error("flag_unreadable", store=REDIS, scope=scope[:80].decode(errors="replace"))
         return _readable(raw, REDIS)
 
@@ -219,12 +225,15 @@ def restore(path: Path) -> dict[str, Flag]:
         return {}
 
 
-async def _require(connection: AsyncConnection, scope: str) -> None:
-    if scope == GLOBAL:
-        return
-    known = storable(scope) and (await connection.execute(select(TENANTS.c.id).where(TENANTS.c.id == scope))).first()
-    if not known:
-        raise NotFound("tenant", scope)
+async def _exists(connection: AsyncConnection, scope: str) -> bool:
+    if scope == GLOBAL or not storable(scope):
+        return scope == GLOBAL
+    return (await connection.execute(select(TENANTS.c.id).where(TENANTS.c.id == scope))).first() is not None
+
+
+async def _read(connection: AsyncConnection, scope: str) -> Flag | None:
+    row = (await connection.execute(select(FLAGS).where(FLAGS.c.tenant_id == scope))).one_or_none()
+    return _readable({scope: (row.version, row.body)}, SQL).get(scope) if row else None
 
 
 async def _write(

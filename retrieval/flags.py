@@ -117,7 +117,9 @@ def changed(before: Flag | None, document: Mapping[str, Any], *, author: str, no
     if problems:
         raise InvalidInput(problems)
     old = before or Flag(0)
-    given = {name: float(document[name]) for name in ("percentage", "holdout_percent") if name in document}
+    given: dict[str, Any] = {
+        name: float(document[name]) for name in ("percentage", "holdout_percent") if name in document
+    }
     if "allow" in document:
         given["allow"] = frozenset(document["allow"])
     killed = document["state"] == KILLED

@@ -7,6 +7,7 @@ Which kind serves which size is measured: `benchmarks/index_kinds.py`, `docs/dec
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,13 +38,13 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind("exact", up_to=8_000),
-    Kind("scan", up_to=40_000, lists=1, probes=1, width=4, refined=5),
+    Kind("scan", up_to=40_000, lists=1, probes=1, width=4, refined=6),
     Kind("probe", up_to=150_000, lists=256, probes=64, width=4, refined=6),
     Kind("wide", up_to=np.inf, lists=1024, probes=80, width=3, refined=12),
 )
 
 FEW = 0.02  # a filter that leaves no more than this share of the rows is answered by comparing what it leaves
-MIN_REFINED = 3
+MIN_REFINED = 6  # however thin the filter
 TRAINING_ROWS = 65_536
 ADD_ROWS = 65_536  # bounds the memory of a build
 
@@ -105,8 +106,12 @@ class Index:
         return np.asarray(_StoredVectors(self._engine, self._stored, (self.n, self.d)))
 
     def write(self, path: Path) -> None:
-        """Write the one file that `read` maps."""
-        faiss.write_index(self._engine, str(path))
+        """Write the one file that `read` maps, flushed to disk. Raises OSError (disk full)."""
+        # Through Python's file: faiss's own writer loses what fails when it closes, and a full disk is seen just then.
+        with path.open("wb") as file:
+            faiss.write_index(self._engine, faiss.PyCallbackIOWriter(file.write))
+            file.flush()
+            os.fsync(file.fileno())
 
     def search(self, queries: Float32, k: int, allowed: Mask | None = None) -> tuple[Int64, Float32]:
         """The `k` nearest rows of each query: best first, ties by smaller row.
@@ -147,7 +152,7 @@ class Index:
         return found, near
 
     def _scan(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
-        """As a filter thins the rows out, the k nearest lie in more lists, and fewer others are as near as they are."""
+        """By codes. As a filter thins rows out, the k nearest lie in more lists, and fewer others are as near as they."""
         thinned = (self.n / count) ** 0.5
         probes = min(self._codes.nlist, round(self._codes.nprobe * thinned))
         refined = max(MIN_REFINED, self._engine.k_factor / thinned)

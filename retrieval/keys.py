@@ -1,33 +1,83 @@
 """Every Redis key of the product. Nothing else makes a key.
 
-| key                        | type   | expiry            | holds                                  | writer  | reader  |
-|----------------------------|--------|-------------------|----------------------------------------|---------|---------|
-| `j:{TENANT:USER}`          | string | 90 days, sliding  | journal: 12-byte entries, newest last  | service | service |
-| `d:{TENANT:USER}:EVENT`    | string | 48 h              | an event id that was taken             | service | service |
-| `n:TENANT:CHAIN`           | string | 2 h, sliding      | item numbers a cursor chain has had    | service | service |
-| `c:TENANT:HOUR`            | hash   | 8 days            | counters: `ITEM:SIGNAL` -> sum         | service | service |
-| `flags`                    | hash   | none              | mirror of SQL's flags: TENANT -> flag  | service | service |
+| key                            | type   | expiry           | holds                                       | writer           | reader           |
+|--------------------------------|--------|------------------|---------------------------------------------|------------------|------------------|
+| `j:{SHARD}:TENANT:USER`        | string | 90 days, sliding | journal: 12-byte entries, newest last       | service, indexer | service, indexer |
+| `d:{SHARD}:TENANT:USER:DAY`    | set    | 3 days           | events taken that day: 64-bit hashes of ids | service          | service          |
+| `x:{SHARD}:ERASED`             | string | 90 days          | tombstone of a user: unix seconds           | service, indexer | service          |
+| `e:{SHARD}`                    | stream | 90 days, sliding | events and serves, until they are archived  | service          | indexer          |
+| `c:{signals}:TENANT:HOUR`      | string | 8 days           | engagement per item of one hour             | indexer          | indexer          |
+| `p:{signals}:TENANT`           | string | 8 days, sliding  | engagement per item and window              | indexer          | service          |
+| `o:{signals}`                  | hash   | 90 days, sliding | how far the counters have read each stream  | indexer          | indexer          |
+| `q:{erasures}`                 | hash   | 90 days, sliding | erasures to do: ID -> whom                  | service          | indexer          |
+| `r:{erasures}:ID`              | string | 90 days          | receipt of an erasure                       | service, indexer | service          |
+| `n:TENANT:CHAIN`               | string | 2 h, sliding     | item numbers a cursor chain has had         | service          | service          |
+| `flags`                        | hash   | none             | mirror of SQL's flags: TENANT -> flag       | service          | service          |
 
-TENANT is a tenant id, USER the re-keyed user id (32 hex digits), CHAIN 16 random hex digits, HOUR unix seconds / 3600.
-The braces are a Redis Cluster hash tag: all keys of one user live in one slot, so one script may touch them together.
-"""
+TENANT is a tenant id, USER the re-keyed user id (32 hex digits, or `-` for everybody anonymous), ERASED a hash of both,
+DAY and HOUR unix seconds / 86,400 and / 3,600, CHAIN 16 random hex digits, SHARD two hex digits made of tenant and user.
+
+The braces are a Redis Cluster hash tag. All keys of one user and the stream their events go to are in one slot, so one
+script can take an event, remember it and make it durable, or do none of it. There are always 64 shards: nodes come and
+go by moving slots, never by moving users between shards.
+"""  # noqa: E501 - a table is read in rows
 
 from __future__ import annotations
 
-FLAGS = "flags"
+import hashlib
+import zlib
+from typing import Final
+
+FLAGS: Final = "flags"
+COUNTED: Final = "o:{signals}"
+ERASURES: Final = "q:{erasures}"
+SHARDS: Final = 64
+ANONYMOUS: Final = "-"
+"""In place of a user key: anonymous events and serves belong to nobody's journal."""
+PERSONAL: Final = ("j:", "d:", "e:", "x:", "q:", "r:")
+"""What begins like this is about a user, and must have an expiry."""
+
+
+def shard(tenant: str, user_key: str) -> int:
+    """The shard of a user, 0 to SHARDS - 1. Part of what is stored: never change it."""
+    return zlib.crc32(f"{tenant}:{user_key}".encode()) % SHARDS
 
 
 def journal(tenant: str, user_key: str) -> str:
-    return f"j:{{{tenant}:{user_key}}}"
+    return f"j:{{{shard(tenant, user_key):02x}}}:{tenant}:{user_key}"
 
 
-def event(tenant: str, user_key: str, event_id: str) -> str:
-    return f"d:{{{tenant}:{user_key}}}:{event_id}"
+def taken(tenant: str, user_key: str, day: int) -> str:
+    return f"d:{{{shard(tenant, user_key):02x}}}:{tenant}:{user_key}:{day}"
 
 
-def counters(tenant: str, hour: int) -> str:
-    return f"c:{tenant}:{hour}"
+def tombstone(tenant: str, user_key: str) -> str:
+    """Named by a hash, so that even who was erased is forgotten."""
+    erased = hashlib.blake2b(f"{tenant}:{user_key}".encode(), digest_size=16).hexdigest()
+    return f"x:{{{shard(tenant, user_key):02x}}}:{erased}"
+
+
+def stream(shard: int) -> str:
+    return f"e:{{{shard:02x}}}"
+
+
+def counts(tenant: str, hour: int) -> str:
+    return f"c:{{signals}}:{tenant}:{hour}"
+
+
+def windows(tenant: str) -> str:
+    return f"p:{{signals}}:{tenant}"
+
+
+def receipt(erasure_id: str) -> str:
+    return f"r:{{erasures}}:{erasure_id}"
 
 
 def chain(tenant: str, chain: str) -> str:
     return f"n:{tenant}:{chain}"
+
+
+def user_of_journal(key: str) -> tuple[str, str]:
+    """(tenant, user key) of a journal's key; a tenant id has no colon."""
+    _, _, tenant, user_key = key.split(":")
+    return tenant, user_key

@@ -17,6 +17,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,11 +68,13 @@ class Segment:
         Raises OSError (disk full, no permission): nothing is left behind then.
         """
         rows = rows.take(np.argsort(rows.columns["item"], kind="stable"))
+        # Before the folder exists: training takes minutes, and `Store.sweep` spares only what is young.
+        searchable = index.build(_unit(rows.vectors))
         beside = folder.with_name(f".{folder.name}.tmp")
         try:
             beside.mkdir(parents=True)
             layout = _write_columns(beside / "rows.bin", rows)
-            index.build(_unit(rows.vectors)).write(beside / "vectors.faiss")
+            searchable.write(beside / "vectors.faiss")
             about = orjson.dumps(
                 {
                     "rows": len(rows),
@@ -93,9 +96,17 @@ class Segment:
     def open(folder: Path, expected_checksum: str) -> Segment:
         """Map a segment folder, verified to the last byte.
 
-        Raises SnapshotCorrupt when a file is missing, cut short, or differs from its checksum.
+        Raises SnapshotCorrupt when a file is missing, cut short, or differs from its checksum, and when another version
+        of this program wrote it in another form.
         """
-        facts = orjson.loads(memoryview(_verified(folder / "segment.json", expected_checksum)))
+        about = _verified(folder / "segment.json", expected_checksum)
+        try:
+            return Segment._mapped(folder, orjson.loads(memoryview(about)))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise SnapshotCorrupt(f"{folder.name}: not a segment as this program writes it: {error!r}") from error
+
+    @staticmethod
+    def _mapped(folder: Path, facts: dict[str, Any]) -> Segment:
         columns_map = _verified(folder / "rows.bin", facts["checksums"]["rows.bin"])
         _verified(folder / "vectors.faiss", facts["checksums"]["vectors.faiss"])
         opened = index.read(folder / "vectors.faiss")

@@ -1,11 +1,12 @@
 """Where snapshots are kept, and how a new generation replaces the old one without anyone seeing half of it.
 
     TENANT/CURRENT                     the newest generation's number and the checksum of its manifest
-    TENANT/generations/00000012.json   a manifest: what the generation consists of
+    TENANT/generations/00000012-….json a manifest: what the generation consists of; its checksum is in its name
     TENANT/segments/base-…, fresh-…    immutable segments, shared by the generations that name them
 
 Publishing writes segments and manifest beside what is there, then replaces CURRENT: one rename. It is a compare and
 swap on the generation number, so an indexer that slept through another one's publish cannot put an older one on top.
+The generations before the newest stay for a while: who starts while the newest is damaged serves the one before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,32 +71,38 @@ class Store:
     def pointer(self, tenant: str) -> Pointer | None:
         """What CURRENT names, None for a tenant that was never published. Costs one small read.
 
-        Raises SnapshotCorrupt if CURRENT is not readable as such.
+        Raises SnapshotCorrupt if CURRENT cannot be read as such, or is gone although there are generations.
         """
         try:
-            content = (self.root / tenant / "CURRENT").read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            facts = orjson.loads(content)
+            facts = orjson.loads((self.root / tenant / "CURRENT").read_bytes())
             return int(facts["generation"]), str(facts["checksum"])
-        except (ValueError, KeyError, TypeError) as error:
+        except FileNotFoundError as error:
+            if self.kept(tenant):
+                raise SnapshotCorrupt(f"{tenant}/CURRENT is gone") from error
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise SnapshotCorrupt(f"{tenant}/CURRENT: {error}") from error
+
+    def kept(self, tenant: str) -> list[Pointer]:
+        """The generations that are on disk, newest first. The first may be one that never became CURRENT: its indexer
+        was killed just before."""
+        names = [path.stem.partition("-") for path in (self.root / tenant / "generations").glob("[0-9]*-*.json")]
+        return sorted(((int(number), sum_) for number, _, sum_ in names if number.isdecimal()), reverse=True)
 
     def newest_generation(self, tenant: str) -> int:
         """The number of the newest generation, 0 if there was none. An unreadable CURRENT does not stop publishing
         for ever: the manifests say then which generation was last."""
         try:
             pointer = self.pointer(tenant)
-            return pointer[0] if pointer else 0
         except SnapshotCorrupt:
-            return max((int(path.stem) for path in self._manifests(tenant)), default=0)
+            pointer = next(iter(self.kept(tenant)), None)
+        return pointer[0] if pointer else 0
 
     def manifest(self, tenant: str, pointer: Pointer) -> Manifest:
         """The verified manifest of a generation. Raises SnapshotCorrupt."""
         generation, expected = pointer
         try:
-            content = self._manifest_path(tenant, generation).read_bytes()
+            content = self._manifest_path(tenant, pointer).read_bytes()
         except OSError as error:
             raise SnapshotCorrupt(f"{tenant} generation {generation}: {error}") from error
         if checksum(content) != expected:
@@ -117,7 +124,7 @@ class Store:
         """
         known = {segment.name: segment for segment in previous.segments} if previous else {}
         segments = tuple(
-            known.get(name) or Segment.open(self._segment_path(manifest.tenant, name), expected)
+            known[name] if name in known else Segment.open(self._segment_path(manifest.tenant, name), expected)
             for name, expected in manifest.segments
         )
         if any(segment.index.d != manifest.dim for segment in segments):
@@ -136,12 +143,14 @@ class Store:
         """A folder name nobody else uses, also when two indexers write at once."""
         return self._segment_path(tenant, f"{kind}-{os.urandom(6).hex()}")
 
-    def publish(self, manifest: Manifest) -> None:
-        """Make `manifest` the newest generation, if the one before it still is.
+    def publish(self, manifest: Manifest) -> Pointer:
+        """Make `manifest` the newest generation, if the one before it still is; what CURRENT then says.
 
-        Raises StaleGeneration when CURRENT is not `manifest.generation - 1`, OSError (disk full): CURRENT is as before.
+        Raises StaleGeneration when CURRENT is not `manifest.generation - 1`, SnapshotCorrupt when a segment it names is
+        not there, OSError (disk full): CURRENT is as before.
         """
         content = manifest.dumps()
+        pointer = manifest.generation, checksum(content)
         folder = self.root / manifest.tenant
         (folder / "generations").mkdir(parents=True, exist_ok=True)
         with self._locked(manifest.tenant):
@@ -150,28 +159,33 @@ class Store:
                 raise StaleGeneration(
                     f"{manifest.tenant}: generation {manifest.generation} is not next, {newest} is published"
                 )
-            write_atomically(self._manifest_path(manifest.tenant, manifest.generation), content)
-            current = {"generation": manifest.generation, "checksum": checksum(content)}
+            for name, _ in manifest.segments:
+                if not self._segment_path(manifest.tenant, name).exists():
+                    raise SnapshotCorrupt(f"{manifest.tenant}: segment {name} is gone, it cannot be published")
+            write_atomically(self._manifest_path(manifest.tenant, pointer), content)
+            current = {"generation": manifest.generation, "checksum": pointer[1]}
             write_atomically(folder / "CURRENT", orjson.dumps(current))
+        return pointer
 
     def sweep(self, tenant: str, *, now_s: float, keep: int = 3, grace_s: float = 120.0) -> int:
-        """Delete what no recent generation names: all but the newest `keep` manifests, and segments only they had.
+        """Delete what no recent generation names: all but CURRENT and the newest `keep` manifests, and segments only
+        they had.
 
         Nothing younger than `grace_s` goes: a reader may be opening it, an indexer may be about to publish it.
-        An opened snapshot stays readable after its files are gone. Returns how many folders and files went.
+        An opened snapshot stays readable after its files are gone. Returns how many folders and files went, none while
+        a manifest cannot be read, because it may name any of them.
         """
-        folder = self.root / tenant
-        manifests = self._manifests(tenant)
-        old = {path for path in manifests[:-keep] if _older(path, now_s - grace_s)}
+        kept = self.kept(tenant)
+        current, before_s = self.pointer(tenant), now_s - grace_s
+        old = [one for one in kept[keep:] if one != current and _older(self._manifest_path(tenant, one), before_s)]
         named: set[str] = set()
-        for path in manifests:
-            if path not in old:
-                with suppress(SnapshotCorrupt, OSError, ValueError):
-                    named.update(name for name, _ in Manifest.loads(path.read_bytes()).segments)
-        segments = (folder / "segments").iterdir() if (folder / "segments").exists() else ()
-        doomed = [path for path in segments if path.name not in named and _older(path, now_s - grace_s)]
-        for path in old:
-            path.unlink(missing_ok=True)
+        for pointer in set(kept) - set(old):
+            named.update(name for name, _ in self.manifest(tenant, pointer).segments)
+        segments = self.root / tenant / "segments"
+        found = segments.iterdir() if segments.exists() else ()
+        doomed = [path for path in found if path.name not in named and _older(path, before_s)]
+        for pointer in old:
+            self._manifest_path(tenant, pointer).unlink(missing_ok=True)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
         return len(old) + len(doomed)
@@ -180,11 +194,9 @@ class Store:
         """Delete all snapshots of a tenant."""
         shutil.rmtree(self.root / tenant, ignore_errors=True)
 
-    def _manifests(self, tenant: str) -> list[Path]:
-        return sorted((self.root / tenant / "generations").glob("[0-9]*.json"))
-
-    def _manifest_path(self, tenant: str, generation: int) -> Path:
-        return self.root / tenant / "generations" / f"{generation:08d}.json"
+    def _manifest_path(self, tenant: str, pointer: Pointer) -> Path:
+        generation, sum_ = pointer
+        return self.root / tenant / "generations" / f"{generation:08d}-{sum_}.json"
 
     def _segment_path(self, tenant: str, name: str) -> Path:
         return self.root / tenant / "segments" / name

@@ -166,8 +166,8 @@ AUDIT = Table(  # triggers refuse to change or delete a row
     Column("who", Text, nullable=False),
     Column("action", String(40), nullable=False),
     Column("tenant_id", ID, nullable=False),  # GLOBAL for what is no tenant's
-    Column("before", JSON, nullable=True),
-    Column("after", JSON, nullable=True),
+    Column("before", JSON(none_as_null=True), nullable=True),
+    Column("after", JSON(none_as_null=True), nullable=True),
     Column("reason", Text, nullable=False),
     Index(None, "tenant_id", "id"),
 )

@@ -6,14 +6,17 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Row, exc, select, update
 from sqlalchemy import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from retrieval import audit
 from retrieval.database import bump_config, reading, storable, writing
 from retrieval.errors import AlreadyExists, InvalidInput, NotFound, Problem
+from retrieval.flag_stores import bump_flags, insert_flag
+from retrieval.flags import Flag
 from retrieval.tables import API_KEYS, TENANTS
 
 TenantStatus = Literal["active", "suspended"]
@@ -69,26 +72,35 @@ def hash_key(clear: str) -> bytes:
 
 
 class Tenants:
-    """Tenants and API keys. Every write also moves the config version, in the same transaction.
+    """Tenants and API keys. Every write also moves the config version and is noted in the audit, in its transaction.
 
-    `random_bytes` gives peppers and keys; only a test has a reason to replace it.
+    `who` and `reason` are what the audit says about a write. `random_bytes` gives peppers and keys; only a test has a
+    reason to replace it.
     """
 
     def __init__(self, engine: AsyncEngine, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._engine = engine
         self._random_bytes = random_bytes
 
-    async def create(self, tenant_id: str, name: str, now_s: int) -> Tenant:
-        """A new active tenant with an empty catalogue. Raises InvalidInput, AlreadyExists."""
+    async def create(self, tenant_id: str, name: str, now_s: int, *, who: str = "", reason: str = "") -> Tenant:
+        """A new active tenant with an empty catalogue and personalisation on. Raises InvalidInput, AlreadyExists.
+
+        On by a flag of its own, so that an unknown flag can go on meaning "not personalised".
+        """
         _check_new(tenant_id, name)
         tenant = Tenant(tenant_id, name, "active", self._random_bytes(SECRET_BYTES), 0, now_s)
         row = {field: getattr(tenant, field) for field in Tenant.__slots__}
+        flag = Flag(now_s * 1000, author="tenants", reason="on from the start", changed_s=now_s)
         async with writing(self._engine) as connection:
             await bump_config(connection)
             try:
                 await connection.execute(insert_into(TENANTS).values(**row, next_item=0))
             except exc.IntegrityError as error:
                 raise AlreadyExists("tenant", tenant_id) from error
+            await bump_flags(connection)
+            await insert_flag(connection, tenant_id, flag)
+            noted = {"name": name, "status": "active"}
+            await audit.record(connection, "tenant.create", tenant_id, who=who, reason=reason, now_s=now_s, after=noted)
         return tenant
 
     async def list(self) -> list[Tenant]:
@@ -102,16 +114,24 @@ class Tenants:
         async with reading(self._engine) as connection:
             return await _get(connection, tenant_id)
 
-    async def suspend(self, tenant_id: str) -> None:
+    async def suspend(self, tenant_id: str, now_s: int, *, who: str = "", reason: str = "") -> None:
         """Stop answering its keys; everything is kept. Raises NotFound."""
-        await self._set_status(tenant_id, "suspended")
+        await self._set_status(tenant_id, "suspended", now_s, who, reason)
 
-    async def resume(self, tenant_id: str) -> None:
+    async def resume(self, tenant_id: str, now_s: int, *, who: str = "", reason: str = "") -> None:
         """Undo `suspend`. Raises NotFound."""
-        await self._set_status(tenant_id, "active")
+        await self._set_status(tenant_id, "active", now_s, who, reason)
 
     async def create_key(
-        self, tenant_id: str | None, scope: Scope, label: str, now_s: int, expires_s: int | None = None
+        self,
+        tenant_id: str | None,
+        scope: Scope,
+        label: str,
+        now_s: int,
+        expires_s: int | None = None,
+        *,
+        who: str = "",
+        reason: str = "",
     ) -> NewKey:
         """A new key: `<scope>_` and 43 characters of 256 random bits. Raises InvalidInput, NotFound.
 
@@ -128,6 +148,8 @@ class Tenants:
             await connection.execute(
                 insert_into(API_KEYS).values({field: getattr(key, field) for field in Key.__slots__})
             )
+            noted = {"key": new.id, "scope": scope, "label": label, "expires_s": expires_s}
+            await audit.record(connection, "key.create", tenant_id, who=who, reason=reason, now_s=now_s, after=noted)
         return new
 
     async def keys(self) -> Sequence[Key]:
@@ -137,28 +159,37 @@ class Tenants:
             rows = await connection.execute(select(*columns).order_by(API_KEYS.c.created_s, API_KEYS.c.id))
             return [Key(*row) for row in rows]
 
-    async def revoke(self, key_id: str, now_s: int) -> None:
+    async def revoke(self, key_id: str, now_s: int, *, who: str = "", reason: str = "") -> None:
         """End a key now; revoking it again keeps the first time. Raises NotFound."""
-        async with writing(self._engine) as connection:
-            await bump_config(connection)
-            statement = update(API_KEYS).where(API_KEYS.c.id == key_id, API_KEYS.c.revoked_s.is_(None))
-            changed = await connection.execute(statement.values(revoked_s=now_s))
-            if not changed.rowcount and not await _key_exists(connection, key_id):
-                raise NotFound("key", key_id)
+        await self._end_key(key_id, "revoked_s", now_s, now_s, who, reason)
 
-    async def expire_key(self, key_id: str, expires_s: int) -> None:
+    async def expire_key(self, key_id: str, expires_s: int, now_s: int, *, who: str = "", reason: str = "") -> None:
         """Let a key end at a moment, so that it and its successor overlap. Raises NotFound."""
-        async with writing(self._engine) as connection:
-            await bump_config(connection)
-            statement = update(API_KEYS).where(API_KEYS.c.id == key_id).values(expires_s=expires_s)
-            if not (await connection.execute(statement)).rowcount:
-                raise NotFound("key", key_id)
+        await self._end_key(key_id, "expires_s", expires_s, now_s, who, reason)
 
-    async def _set_status(self, tenant_id: str, status: TenantStatus) -> None:
+    async def _end_key(self, key_id: str, column: str, at_s: int, now_s: int, who: str, reason: str) -> None:
         async with writing(self._engine) as connection:
             await bump_config(connection)
-            await _get(connection, tenant_id)
+            where = API_KEYS.c.id == key_id
+            key = (await connection.execute(select(API_KEYS).where(where))).one_or_none()
+            if key is None:
+                raise NotFound("key", key_id)
+            if column == "revoked_s" and key.revoked_s is not None:
+                return
+            await connection.execute(update(API_KEYS).where(where).values({column: at_s}))
+            action = "key.revoke" if column == "revoked_s" else "key.expire"
+            before, after = {"key": key_id, column: getattr(key, column)}, {"key": key_id, column: at_s}
+            note: dict[str, Any] = {"who": who, "reason": reason, "now_s": now_s, "before": before, "after": after}
+            await audit.record(connection, action, key.tenant_id, **note)
+
+    async def _set_status(self, tenant_id: str, status: TenantStatus, now_s: int, who: str, reason: str) -> None:
+        async with writing(self._engine) as connection:
+            await bump_config(connection)
+            before, after = {"status": (await _get(connection, tenant_id)).status}, {"status": status}
             await connection.execute(update(TENANTS).where(TENANTS.c.id == tenant_id).values(status=status))
+            action = "tenant.suspend" if status == "suspended" else "tenant.resume"
+            note: dict[str, Any] = {"who": who, "reason": reason, "now_s": now_s, "before": before, "after": after}
+            await audit.record(connection, action, tenant_id, **note)
 
 
 _TENANT_COLUMNS = [TENANTS.c[field] for field in Tenant.__slots__]
@@ -170,10 +201,6 @@ async def _get(connection: AsyncConnection, tenant_id: str) -> Tenant:
         if row is not None:
             return _tenant(row)
     raise NotFound("tenant", tenant_id)
-
-
-async def _key_exists(connection: AsyncConnection, key_id: str) -> bool:
-    return (await connection.execute(select(API_KEYS.c.id).where(API_KEYS.c.id == key_id))).one_or_none() is not None
 
 
 def _tenant(row: Row[tuple[object, ...]]) -> Tenant:

@@ -34,7 +34,7 @@ class LiveFlags:
         self.files = files
         self.copy = copy
         self.flags = Flags()
-        self._sql_version = -1
+        self._in_sql: tuple[int, Mapping[str, Flag]] = (-1, {})
         self._loops: list[asyncio.Task[None]] = []
         self._saving = asyncio.Lock()
 
@@ -45,7 +45,11 @@ class LiveFlags:
     async def start(self) -> None:
         """Take over the last good copy, look everywhere once as far as it answers, then keep looking."""
         self._learn(await asyncio.to_thread(restore, self.copy))
-        steps = ((self.look_at_files, FILES_EVERY_S), (self.look_at_redis, REDIS_EVERY_S), (self.look_at_sql, SQL_EVERY_S))
+        steps = (
+            (self.look_at_files, FILES_EVERY_S),
+            (self.look_at_redis, REDIS_EVERY_S),
+            (self.look_at_sql, SQL_EVERY_S),
+        )
         await asyncio.gather(*(self._attempt(step) for step, _ in steps))
         self._loops = [asyncio.create_task(self._repeat(step, every_s)) for step, every_s in steps]
 
@@ -70,21 +74,19 @@ class LiveFlags:
             await self.stores.mirror.put(scope, self.flags.by_scope[scope])
 
     async def look_at_sql(self) -> None:
-        """The record, if its counter has moved; a flag that SQL missed is written to it. Raises StoreUnavailable."""
+        """The record, if it or what is known here has moved; what it missed is written to it.
+
+        Raises StoreUnavailable.
+        """
         version = await self.stores.table.version()  # before the rows: what comes in between is read next time
-        if version == self._sql_version and not self._missed_by_sql:
+        if (version, self.flags.by_scope) == self._in_sql:
             return
         found = await self.stores.table.all()
         await self._learned(found)
+        known = self.flags.by_scope
         for scope in self._newer_than(found):
-            await self.stores.table.adopt(scope, self.flags.by_scope[scope], now_s=int(time.time()))
-        self._sql_version, self._in_sql = version, self.flags.by_scope
-
-    _in_sql: Mapping[str, Flag] | None = None
-
-    @property
-    def _missed_by_sql(self) -> bool:
-        return self._in_sql is not self.flags.by_scope
+            await self.stores.table.adopt(scope, known[scope], now_s=int(time.time()))
+        self._in_sql = version, known
 
     def _newer_than(self, found: Mapping[str, Flag]) -> list[str]:
         return [scope for scope, flag in self.flags.by_scope.items() if flag != found.get(scope)]

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -16,6 +17,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.chains import Chains
 from retrieval.counters import Counters
 from retrieval.database import connect
+from retrieval.flag_stores import FlagMirror, FlagStores, FlagTable, KillFiles
 from retrieval.journal import Journals
 from retrieval.live import Live
 from retrieval.policies import Policies
@@ -23,7 +25,11 @@ from retrieval.store import Store
 from retrieval.tenants import Tenants
 from service.cursor import Cursors, local_secret
 from service.feed import Stores
+from service.flags import LiveFlags
 from service.settings import ServiceSettings
+
+FLAGS_TIMEOUT_S: Final = 0.5
+"""Longest wait for the mirror of the flags; its loop must notice soon when it is back."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Resources:
     settings: ServiceSettings
     engine: AsyncEngine
     live: Live
+    flags: LiveFlags
     journals: Journals
     written: Journals
     counters: Counters
@@ -69,6 +76,13 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
         dim=settings.vector_dim,
         copy=settings.state_dir / "config.json",
     )
+    quick = _redis(settings.redis_url, FLAGS_TIMEOUT_S)
+    flags = LiveFlags(
+        FlagStores(FlagTable(engine), FlagMirror(quick)),
+        KillFiles(settings.state_dir),
+        copy=settings.state_dir / "flags.json",
+    )
+    await flags.start()  # before the snapshots, which may take seconds to load
     await live.start(
         config_s=settings.config_poll_ms / 1000,
         snapshots_s=settings.snapshot_poll_ms / 1000,
@@ -79,6 +93,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             settings=settings,
             engine=engine,
             live=live,
+            flags=flags,
             journals=Journals(reader, cap=settings.journal_entries),
             written=Journals(writer, cap=settings.journal_entries),
             counters=counters,
@@ -89,8 +104,9 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             policies=Policies(engine),
         )
     finally:
+        await flags.stop()
         await live.stop()
-        for redis in (reader, writer):
+        for redis in (reader, writer, quick):
             await redis.aclose()
         await engine.dispose()
 

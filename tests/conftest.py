@@ -1,3 +1,3 @@
 """Fixtures for every test come from these modules."""
 
-pytest_plugins = ["tests.support.databases", "tests.support.redis_server"]
+pytest_plugins = ["tests.support.databases", "tests.support.redis_server", "tests.support.running"]

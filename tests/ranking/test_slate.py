@@ -11,7 +11,7 @@ from tests.ranking.cases import seeds
 
 def by_creator(text: str, most: int, window: int, name: str = "creator") -> KeyCap:
     """Write keys by rank as letters; "." has none."""
-    return KeyCap(name, most, window, [[0 if letter == "." else ord(letter)] for letter in text])
+    return KeyCap(name, most, window, 1, [0 if letter == "." else ord(letter) for letter in text])
 
 
 @given(seeds, st.integers(2, 40), st.integers(1, 12), st.floats(0.5, 10), st.floats(0, 0.9))

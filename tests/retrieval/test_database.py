@@ -17,6 +17,16 @@ from retrieval.errors import InvalidInput, StoreUnavailable
 from retrieval.tables import METADATA
 
 MIGRATE = "import asyncio, sys; from retrieval.database import migrate; asyncio.run(migrate(sys.argv[1]))"
+CRASH = """
+import asyncio, sys
+from retrieval.database import config_version, connect
+
+async def crash():
+    await config_version(connect(sys.argv[1]))
+    sys.exit(3)
+
+asyncio.run(crash())
+"""
 
 
 async def test_migrating_gives_exactly_the_tables_of_the_code(empty_database_url: str) -> None:
@@ -55,6 +65,17 @@ async def test_many_tasks_may_migrate_at_once(empty_database_url: str) -> None:
     engine = connect(empty_database_url)
     assert await config_version(engine) == 1
     await engine.dispose()
+
+
+async def test_a_process_that_fails_with_open_connections_ends(sqlite_url: str) -> None:
+    """A connection's thread does not keep a process alive that forgot, or had no time, to close it."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", CRASH, sqlite_url, cwd=Path.cwd())
+    try:
+        assert await asyncio.wait_for(process.wait(), 20) == 3
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_sqlite_settings_hold_on_every_connection(sqlite_url: str) -> None:

@@ -46,15 +46,14 @@ async def test_an_id_is_a_slug(tenants: Tenants, tenant_id: str) -> None:
 async def test_suspending_can_be_undone(tenants: Tenants) -> None:
     """Nothing is lost by being suspended."""
     await tenants.create("acme", "Acme", NOW_S)
-    await tenants.suspend("acme")
+    await tenants.suspend("acme", NOW_S)
     assert (await tenants.get("acme")).status == "suspended"
-    await tenants.resume("acme")
+    await tenants.resume("acme", NOW_S)
     assert (await tenants.get("acme")).status == "active"
-    for method in (tenants.suspend, tenants.resume, tenants.get):
-        with pytest.raises(NotFound):
-            await method("nobody")
-        with pytest.raises(NotFound):
-            await method("a\0")
+    for name in ("nobody", "a\0"):
+        for attempt in (tenants.suspend(name, NOW_S), tenants.resume(name, NOW_S), tenants.get(name)):
+            with pytest.raises(NotFound):
+                await attempt
 
 
 async def test_a_key_is_shown_once_and_kept_hashed(tenants: Tenants) -> None:
@@ -75,7 +74,7 @@ async def test_keys_rotate_with_overlap(tenants: Tenants) -> None:
     await tenants.create("acme", "Acme", NOW_S)
     old = await tenants.create_key("acme", "sk", "old", NOW_S)
     new = await tenants.create_key("acme", "sk", "new", NOW_S + 1)
-    await tenants.expire_key(old.id, NOW_S + 60)
+    await tenants.expire_key(old.id, NOW_S + 60, NOW_S)
     keys = {key.id: key for key in await tenants.keys()}
     assert keys[old.id].valid_at(NOW_S + 59) and not keys[old.id].valid_at(NOW_S + 60)
     assert keys[new.id].valid_at(NOW_S + 10**9)
@@ -91,7 +90,7 @@ async def test_a_revoked_key_is_over_at_once(tenants: Tenants) -> None:
     with pytest.raises(NotFound):
         await tenants.revoke("key_nobody", NOW_S)
     with pytest.raises(NotFound):
-        await tenants.expire_key("key_nobody", NOW_S)
+        await tenants.expire_key("key_nobody", NOW_S, NOW_S)
 
 
 @pytest.mark.parametrize(("tenant_id", "scope"), [(None, "pk"), (None, "sk"), ("acme", "adm")])
@@ -123,13 +122,13 @@ async def test_every_change_moves_the_config_version(tenants: Tenants, engine: A
     assert await moved()
     key = await tenants.create_key("acme", "pk", "", NOW_S)
     assert await moved()
-    await tenants.expire_key(key.id, NOW_S + 5)
+    await tenants.expire_key(key.id, NOW_S + 5, NOW_S)
     assert await moved()
     await tenants.revoke(key.id, NOW_S)
     assert await moved()
-    await tenants.suspend("acme")
+    await tenants.suspend("acme", NOW_S)
     assert await moved()
-    await tenants.resume("acme")
+    await tenants.resume("acme", NOW_S)
     assert await moved()
     with pytest.raises(AlreadyExists):
         await tenants.create("acme", "Acme", NOW_S)

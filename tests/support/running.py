@@ -1,0 +1,382 @@
+"""The whole product running for a test: database, Redis, the real daemon, the real service with two workers.
+
+    def test_something(tmp_path: Path, redis_url: str) -> None:
+        with system(tmp_path, redis_url, tenants={"acme": [video("a", "Bread"), video("b", "Trains")]}) as s:
+            s.feed("acme", user="u1")["items"]
+            s.events("acme", "u1", ("like", "a"))
+            s.put("acme", video("c", "Sourdough"))
+            s.visible("acme", "c")
+
+The embeddings come from `TinyEncoder` (microseconds) unless `model` says otherwise. A system starts in about two
+seconds; the session's own, the fixture `running`, is shared by tests that only add to it. HTTP calls are plain and
+blocking, so tests with and without `async` may make them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from deploy.local.processes import Child, ended_error, spawn
+from indexer.settings import IndexerSettings
+from retrieval.catalogue import Catalogue
+from retrieval.database import connect, migrate
+from retrieval.store import Store
+from retrieval.tenants import Tenants
+from retrieval.videos import parse_videos
+from tests.support.redis_server import free_port
+from tests.support.tiny_encoder import TinyEncoder
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+HOST = "127.0.0.1"
+ROOT = Path(__file__).resolve().parent.parent.parent
+TINY = "python:tests.support.tiny_encoder:TinyEncoder"
+POISON = "skull-and-crossbones"
+"""A text with this word is what the encoder of FRAIL cannot embed."""
+FRAIL = "python:tests.support.running:frail_encoder"
+START_LIMIT_S = 30.0
+WITHIN_S = 10.0
+
+
+def frail_encoder() -> TinyEncoder:
+    """The encoder that FRAIL names: one that fails on POISON."""
+    return TinyEncoder(fails_on=POISON)
+
+
+def video(video_id: str, title: str, **more: Any) -> Json:
+    """A video as the CMS would PUT it; `more` are other fields of the API."""
+    return {"id": video_id, "title": title, "media_url": f"https://cdn.example/{video_id}.mp4", **more}
+
+
+def user_id(name: str) -> str:
+    """What an SDK sends for a user: a hash of whatever the host app calls them."""
+    return sha256(name.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one tenant, in clear text."""
+
+    publishable: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one system keeps everything: its folder and how its programs are told so (`environment`)."""
+
+    folder: Path
+    redis_url: str
+    model: str = TINY
+    dim: int = TinyEncoder.dim
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite+aiosqlite:///{self.folder / 'feed.db'}"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "snapshots")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        told = {
+            "FEED_DATABASE_URL": self.database_url,
+            "FEED_REDIS_URL": self.redis_url,
+            "FEED_SNAPSHOT_DIR": str(self.folder / "snapshots"),
+            "FEED_STATE_DIR": str(self.folder / "state"),
+            "FEED_METRICS_DIR": str(self.folder / "metrics"),
+            "FEED_VECTOR_DIM": str(self.dim),
+            "FEED_MODEL": self.model,
+            "FEED_ENCODER_THREADS": "1",
+            "FEED_POLL_S": "0.1",
+            "FEED_SNAPSHOT_POLL_MS": "100",
+            "FEED_CONFIG_POLL_MS": "200",
+            "FEED_COUNTERS_POLL_MS": "500",
+            "PYTHONPATH": str(ROOT),
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FEED_")}
+        return {**inherited, **told, **self.more}
+
+    def indexer_settings(self, **more: Any) -> IndexerSettings:
+        """The settings the daemon of this place reads from its environment."""
+        return IndexerSettings(
+            database_url=self.database_url, snapshot_dir=self.folder / "snapshots", vector_dim=self.dim, **more
+        )
+
+    def prepared(self, tenants: Mapping[str, Sequence[Json]]) -> dict[str, Keys]:
+        """Make the database with these tenants and videos; their keys. Videos must be valid."""
+        return finished(self._prepare(tenants))
+
+    async def _prepare(self, tenants: Mapping[str, Sequence[Json]]) -> dict[str, Keys]:
+        await migrate(self.database_url)
+        engine = connect(self.database_url)
+        keys, now_s = {}, int(time.time())
+        try:
+            for tenant, videos in tenants.items():
+                registry = Tenants(engine)
+                await registry.create(tenant, tenant, now_s)
+                publishable = await registry.create_key(tenant, "pk", "test", now_s)
+                secret = await registry.create_key(tenant, "sk", "test", now_s)
+                keys[tenant] = Keys(publishable.clear, secret.clear)
+                parsed = parse_videos(videos, self.dim)
+                if parsed.rejected:
+                    raise ValueError(f"invalid test video: {parsed.rejected[0]}")
+                if videos:
+                    await Catalogue(engine).upsert(tenant, [one.video for one in parsed.accepted], now_s)
+        finally:
+            await engine.dispose()
+        return keys
+
+
+@dataclass
+class System:
+    """A running system. Feeds and changes go over HTTP, as an SDK and a CMS would send them."""
+
+    place: Place
+    tenants: dict[str, Keys]
+    port: int = field(default_factory=free_port)
+    health_port: int = field(default_factory=free_port)
+    daemons: list[Child] = field(default_factory=list)
+    service: Child | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    # --- programs
+
+    def start_daemon(self, **more: str) -> Child:
+        """One more `python -m indexer run`; `more` are environment variables."""
+        number = len(self.daemons)
+        child = self._spawn(f"daemon-{number}", "indexer", "run", **more)
+        self.daemons.append(child)
+        return child
+
+    def indexer(self, *arguments: str, **more: str) -> tuple[int, str]:
+        """Run `python -m indexer ARGUMENTS` to its end: (exit status, everything it wrote)."""
+        child = self._spawn("indexer", "indexer", *arguments, **more)
+        before = child.log.stat().st_size
+        status = child.process.wait(60)
+        return status, child.log.read_bytes()[before:].decode()
+
+    def start_service(self, workers: int = 2, **more: str) -> Child:
+        """`python -m service serve`, ready to answer."""
+        ports = {"FEED_PORT": str(self.port), "FEED_HEALTH_PORT": str(self.health_port), "FEED_WORKERS": str(workers)}
+        self.service = child = self._spawn("service", "service", "serve", **ports, **more)
+        eventually(lambda: self._ready(child, workers), within_s=START_LIMIT_S)
+        return child
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes of the service."""
+        if self.service is None:
+            return []
+        children = psutil.Process(self.service.process.pid).children()
+        return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+
+    @contextmanager
+    def only(self, worker: psutil.Process) -> Iterator[None]:
+        """While inside, every answer comes from this worker; for less than five seconds (then uvicorn replaces the
+        ones that stand still)."""
+        others = [one for one in self.workers() if one.pid != worker.pid]
+        for one in others:
+            one.suspend()
+        try:
+            yield
+        finally:
+            for one in others:
+                one.resume()
+
+    def stop(self) -> None:
+        """End everything that was started here."""
+        for child in (*self.daemons, *([self.service] if self.service else [])):
+            if not child.ended:
+                child.process.send_signal(signal.SIGCONT)
+            child.stop()
+
+    # --- calls
+
+    def call(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
+        """Any request, on a connection of its own: whichever worker takes it."""
+        headers = {"Authorization": f"Bearer {key}", **more.pop("headers", {})}
+        return httpx.request(method, self.base_url + path, headers=headers, timeout=30, **more)
+
+    def feed(self, tenant: str, user: str | None = None, **query: Any) -> Json:
+        """GET /v1/feed of a user (any name; None is anonymous), which must succeed."""
+        headers = {"Feed-User": user_id(user)} if user else {}
+        answer = self.call("GET", "/v1/feed", self.tenants[tenant].publishable, params=query, headers=headers)
+        return read(answer, 200)
+
+    def ids(self, tenant: str, user: str | None = None, **query: Any) -> list[str]:
+        """The video ids of a feed, in its order."""
+        return [item["id"] for item in self.feed(tenant, user, **query)["items"]]
+
+    def events(self, tenant: str, user: str, *events: tuple[str, str], **more: Any) -> Json:
+        """POST /v1/events of (type, video id) pairs that happen now; `more` are other fields of each event."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        sent = [{"id": str(uuid4()), "type": kind, "item_id": item, "occurred_at": now, **more} for kind, item in events]
+        headers = {"Feed-User": user_id(user)}
+        body = {"sent_at": now, "events": sent}
+        key = self.tenants[tenant].publishable
+        return read(self.call("POST", "/v1/events", key, json=body, headers=headers), 207)
+
+    def put(self, tenant: str, *videos: Json, expect: int = 200) -> Json:
+        """PUT /v1/admin/videos of these videos."""
+        content = json.dumps({"videos": videos}).encode()
+        headers = {"Content-Type": "application/json"}
+        key = self.tenants[tenant].secret
+        return read(self.call("PUT", "/v1/admin/videos", key, content=content, headers=headers), expect)
+
+    def delete(self, tenant: str, video_id: str) -> None:
+        """DELETE a video, which must exist."""
+        read(self.call("DELETE", f"/v1/admin/videos/{video_id}", self.tenants[tenant].secret), 204)
+
+    def stored(self, tenant: str, video_id: str) -> Json:
+        """GET one video as it is stored."""
+        return read(self.call("GET", f"/v1/admin/videos/{video_id}", self.tenants[tenant].secret), 200)
+
+    # --- waiting
+
+    def visible(self, tenant: str, video_id: str, *, within_s: float = WITHIN_S) -> None:
+        """Wait until every worker would show the video in the feed of somebody new."""
+        self.in_every_worker(lambda: video_id in self.ids(tenant, limit=50), within_s=within_s)
+
+    def gone(self, tenant: str, video_id: str, *, within_s: float = WITHIN_S) -> None:
+        """Wait until no worker shows the video any more."""
+        self.in_every_worker(lambda: video_id not in self.ids(tenant, limit=50), within_s=within_s)
+
+    def in_every_worker(self, true: Callable[[], bool], *, within_s: float = WITHIN_S) -> None:
+        """Wait until `true()` holds, asked of each worker by itself."""
+        for worker in self.workers():
+            deadline = time.monotonic() + within_s
+            while True:
+                with self.only(worker):
+                    if true():
+                        break
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"not true in worker {worker.pid} within {within_s} s")
+                time.sleep(0.05)
+
+    def indexed(self, *, within_s: float = START_LIMIT_S) -> None:
+        """Wait until every tenant's published snapshot is at its catalogue's version."""
+        eventually(lambda: not finished(self._behind()), within_s=within_s)
+
+    async def _behind(self) -> list[str]:
+        engine = connect(self.place.database_url)
+        try:
+            versions = await Catalogue(engine).versions()
+        finally:
+            await engine.dispose()
+        found = {tenant: self.place.store.current(tenant) for tenant in versions}
+        return [tenant for tenant, one in found.items() if one is None or one.version < versions[tenant]]
+
+    def _spawn(self, name: str, *arguments: str, **more: str) -> Child:
+        command = [sys.executable, "-m", *arguments]
+        environment = {**self.place.environment, **more}
+        return spawn(name, command, self.place.folder / "logs" / f"{name}.log", env=environment, grace_s=12.0)
+
+    def _ready(self, child: Child, workers: int) -> bool:
+        if child.ended:
+            raise ended_error(child)
+        try:
+            answer = httpx.get(f"http://{HOST}:{self.health_port}/metrics", timeout=5)
+        except httpx.TransportError:
+            return False
+        refreshed = [line for line in answer.text.splitlines() if line.startswith("feed_worker_refreshed")]
+        return sum(float(line.split()[-1]) > 0 for line in refreshed) >= workers
+
+
+@contextmanager
+def system(
+    folder: Path,
+    redis_url: str,
+    tenants: Mapping[str, Sequence[Json]],
+    *,
+    model: str = TINY,
+    dim: int = TinyEncoder.dim,
+    daemons: int = 1,
+    workers: int = 2,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[System]:
+    """A system with these tenants and videos, indexed and answering; everything is stopped on leaving.
+
+    0 daemons or workers: none is started, and nothing is waited for.
+    """
+    place = Place(folder, redis_url, model, dim, env)
+    running = System(place, place.prepared(tenants))
+    try:
+        for _ in range(daemons):
+            running.start_daemon()
+        if workers:
+            running.start_service(workers)
+        if daemons:
+            running.indexed()
+        if daemons and workers:
+            for tenant, videos in tenants.items():
+                if any(one.get("status", "published") == "published" for one in videos):
+                    eventually(lambda name=tenant: bool(running.ids(name)), within_s=WITHIN_S)  # type: ignore[misc]
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def running(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One system for the session: tenants `news` and `talks`, 40 videos each. Add to it; do not break it.
+
+    Another test may empty its Redis, so a test must make its users within itself.
+    """
+    topics = ("bread", "trains", "chess", "gardens")
+    tenants = {
+        tenant: [
+            video(f"{tenant}-{topic}-{n}", f"{topic} {topic} part {n}", tags=[topic], creator=f"{tenant} {topic}")
+            for topic in topics
+            for n in range(10)
+        ]
+        for tenant in ("news", "talks")
+    }
+    with system(tmp_path_factory.mktemp("running"), redis_server, tenants) as started:
+        yield started
+
+
+def read(answer: httpx.Response, expected: int) -> Json:
+    """The JSON of an answer that must have this status."""
+    if answer.status_code != expected:
+        raise AssertionError(f"status {answer.status_code}, expected {expected}: {answer.text[:2000]}")
+    body: Json = answer.json() if answer.content else {}
+    return body
+
+
+def eventually(true: Callable[[], bool], *, within_s: float = WITHIN_S) -> None:
+    """Ask again and again until the answer is yes; an AssertionError when it never is."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still not true after {within_s} s")
+        time.sleep(0.03)
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, also inside a running event loop: it gets a thread and a loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
