@@ -9,7 +9,7 @@ packed mask covers the snapshot and each segment searches its own slice of it; t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import orjson
 
 from ranking.items import key_hash
+from retrieval.half import widened
 from retrieval.rows import COLUMNS, Array, Rows
 from retrieval.segment import Segment
 
@@ -90,18 +91,28 @@ class Snapshot:
 
     def column(self, name: str, rows: Array) -> Array:
         """Values of a column of `retrieval.rows.COLUMNS` at the given rows."""
-        dtype, width = COLUMNS[name]
-        taken = np.empty((len(rows), width) if width else len(rows), dtype)
-        for segment, inside, local in self.split(rows):
-            taken[inside] = segment.rows.columns[name][local]
+        return self.columns((name,), rows)[name]
+
+    def columns(self, names: Iterable[str], rows: Array) -> dict[str, Array]:
+        """Values of several columns at the given rows: finding out where the rows are is paid once."""
+        parts = self.split(rows)
+        if len(parts) == 1:
+            segment, _, local = parts[0]
+            return {name: segment.rows.columns[name][local] for name in names}
+        taken: dict[str, Array] = {}
+        for name in names:
+            dtype, width = COLUMNS[name]
+            taken[name] = np.empty((len(rows), width) if width else len(rows), dtype)
+            for segment, inside, local in parts:
+                taken[name][inside] = segment.rows.columns[name][local]
         return taken
 
     def vectors(self, rows: Array) -> npt.NDArray[np.float32]:
         """float32[n, d] of the given rows."""
-        taken = np.empty((len(rows), self.dim), np.float32)
+        taken = np.empty((len(rows), self.dim), np.float16)
         for segment, inside, local in self.split(rows):
             taken[inside] = segment.rows.vectors[local]
-        return taken
+        return widened(taken)
 
     def cards(self, rows: Array) -> list[bytes]:
         """The open JSON object of each row, in order."""

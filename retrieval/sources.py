@@ -22,6 +22,12 @@ from retrieval.snapshot import Mask
 from retrieval.taste import Memory, Taste
 from retrieval.view import Rows, View, clear, is_set
 
+COLUMNS: Final = (
+    "item", "published_s", "available_from_s", "available_until_s", "min_age", "language", "countries", "creator",
+    "categories",
+)  # fmt: skip
+"""What ranking knows of a candidate as it lies in the snapshot."""
+
 NOTHING: Final[Rows] = np.zeros(0, np.int64)
 
 
@@ -109,25 +115,18 @@ def gather(ask: Ask, wanted: int) -> Candidates:
 def describe(ask: Ask, rows: Rows, source: npt.NDArray[np.uint8]) -> Candidates:
     """Everything ranking must know about the given rows."""
     snapshot, memory, taste = ask.view.snapshot, ask.memory, ask.taste
-    items = snapshot.column("item", rows)
+    columns = snapshot.columns(COLUMNS, rows)
+    items = columns["item"]
     popularity, trending = ask.view.popularity.of(items)
     vectors = snapshot.vectors(rows)
     zeros = np.zeros(len(rows), np.float32)
     return Candidates(
-        item=items,
+        **columns,
         similarity=(vectors @ taste.interests.T).max(axis=1) if len(taste.interests) else zeros,
         negative=vectors @ taste.rejected if taste.rejected is not None else zeros,
         popularity=popularity,
         trending=trending,
-        published_s=snapshot.column("published_s", rows),
-        available_from_s=snapshot.column("available_from_s", rows),
-        available_until_s=snapshot.column("available_until_s", rows),
         live=is_set(snapshot.live, rows),
-        min_age=snapshot.column("min_age", rows),
-        language=snapshot.column("language", rows),
-        countries=snapshot.column("countries", rows),
-        creator=snapshot.column("creator", rows),
-        categories=snapshot.column("categories", rows),
         seen=np.isin(items, memory.seen),
         rejected=np.isin(items, memory.rejected),
         served_s=_last_served(items, memory),

@@ -1,0 +1,32 @@
+"""What the documents say about the code, held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from indexer.settings import IndexerSettings
+from retrieval.settings import StoreSettings
+from service.settings import ServiceSettings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    """A relative link names a file or folder of the project."""
+    for target in LINK.findall(document.read_text()):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_setting_is_in_the_table_and_no_other() -> None:
+    """docs/settings.md names each environment variable once, with its default, and invents none."""
+    table = dict(re.findall(r"^\| `(FEED_[A-Z0-9_]+)` \| `?([^|`]*)`? \|", (ROOT / "docs/settings.md").read_text(), re.M))
+    fields = StoreSettings.model_fields | IndexerSettings.model_fields | ServiceSettings.model_fields
+    assert set(table) == {f"FEED_{name.upper()}" for name in fields}
+    for name, field in fields.items():
+        shown = table[f"FEED_{name.upper()}"].strip()
+        if name != "encoder_threads":  # one per core: differs from machine to machine
+            assert shown == str(field.default), f"FEED_{name.upper()}"
