@@ -74,7 +74,6 @@ lock:
 	@{ grep '^#' requirements.lock; $(LOCK)/bin/pip freeze --exclude verticalfeed; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 	@rm -rf $(LOCK) build
-	@git --no-pager diff --stat requirements.lock
 
 clean:
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

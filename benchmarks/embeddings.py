@@ -3,12 +3,12 @@
     python -m benchmarks.embeddings                       # deploy/local/videos.jsonl.gz, minutes the first time
     python -m benchmarks.embeddings --texts FILE          # .jsonl.gz, or .parquet where pyarrow happens to be installed
 
-A catalogue of a million real videos is not to be had, so `extended` grows a larger one out of the real vectors by a smoothed
-bootstrap that keeps the local covariance: a new vector is a real one drawn half-way to the mean of its 64 neighbours, plus
-a normal deviate with what is then missing of those neighbours' own covariance. New vectors therefore spread in the
-directions and to the distance in which real videos of that topic do. Checked on 20,000 real texts against 20,000 of which
-three quarters were grown: local intrinsic dimension 19.5 and 19.9, mean cosine of a taste to its 200th item 0.64 and 0.68,
-recall of the same 4-bit index 0.979 and 0.977; `benchmarks.index_kinds` repeats that check.
+A catalogue of a million real videos is not to be had, so `extended` grows a larger one out of the real vectors by a
+smoothed bootstrap that keeps the local covariance: a new vector is a real one drawn half-way to the mean of its 64
+neighbours, plus a normal deviate with what is then missing of those neighbours' own covariance. New vectors therefore
+spread in the directions and to the distance in which real videos of that topic do. Checked on 20,000 real ones against
+20,000 of which three quarters were grown: local intrinsic dimension 19.5 and 19.9, mean cosine of a taste to its 200th
+item 0.64 and 0.68, recall of one and the same 4-bit index 0.979 and 0.977. `benchmarks.index_kinds` repeats the check.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def embeddings(path: Path = TEXTS, cache: Path = CACHE) -> Float32:
-    """float32[n, d], unit rows, of the texts in `path`; computed once per content of the file, then read from `cache`."""
+    """float32[n, d], unit rows, of the texts in `path`; computed once per content of that file, then read."""
     digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     kept = cache / f"embeddings-{digest}.npy"
     if not kept.exists():

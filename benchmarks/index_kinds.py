@@ -6,10 +6,11 @@
 
 `--texts FILE` takes another catalogue than the demo's (see `benchmarks.embeddings`, also for how it is made larger).
 
-Every search is of one query for k = 200 on one thread; CPU is `time.process_time`, the median over the queries, with all
-candidates asked the same query in turn, so that what else the machine does falls on all alike. A query is what a taste is:
-the decayed mean of some liked vectors of one to three topics. Recall is the share of the exact (float32) 200 nearest allowed
-rows that were found. `*` marks the kind the product takes at that size. The last line is one JSON object.
+Every search is of one query for k = 200 on one thread. CPU is `time.process_time`, the median over the queries, with
+all candidates asked the same query in turn, so that what else the machine does falls on all alike, and none finds the
+caches warm from its own last search. A query is what a taste is: the decayed mean of some liked vectors of one to three
+topics. Recall is the share of the exact (float32) 200 nearest allowed rows that were found. `*` marks the kind that the
+product takes at that size. "Private" memory is what no other process can share. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -75,14 +76,15 @@ def nearest(vectors: Float32, queries: Float32, mask: npt.NDArray[np.bool_] | No
 
 def recall(truth: list[Int64], found: list[Int64]) -> float:
     """Mean share of the true rows that were found."""
-    return float(np.mean([np.isin(true, rows).mean() for true, rows in zip(truth, found, strict=True) if len(true)] or 1))
+    shares = [np.isin(true, rows).mean() for true, rows in zip(truth, found, strict=True) if len(true)]
+    return float(np.mean(shares or 1))
 
 
 def interleaved(searches: dict[str, Search], queries: Float32) -> dict[str, tuple[float, list[Int64]]]:
     """Median CPU µs per search and the rows found of each search, every query asked of all in turn."""
     cpu_us: dict[str, list[float]] = {name: [] for name in searches}
     found: dict[str, list[Int64]] = {name: [] for name in searches}
-    for name, search in searches.items():
+    for search in searches.values():
         search(queries[:1])  # touches the pages once
     for query in queries:
         for name, search in searches.items():
@@ -136,11 +138,11 @@ def candidates(n: int) -> Iterator[tuple[str, Callable[[Float32], Search]]]:
     if n <= 100_000:
         yield "flat float32", of_faiss("Flat")
     for kind in KINDS:
-        if n >= 64 * kind.lists:
+        if n >= (128 * kind.lists if kind.lists > 1 else 1_000 * kind.lists):
             yield kind.name, of_product(kind)
     if 1_000 <= n <= 100_000:
         yield "HNSW16 float16, ef 400", of_faiss("HNSW16,SQfp16", efConstruction=80, efSearch=400)
-    if n >= 10_000:
+    if 10_000 <= n <= 100_000:
         lists = int(2 ** round(np.log2(n**0.5)))
         yield f"IVF{lists} float16, {lists // 4} probes", of_faiss(f"IVF{lists},SQfp16", nprobe=lists // 4)
 
@@ -164,12 +166,11 @@ def compare(vectors: Float32, queries: Float32) -> Iterator[Row]:
         }
 
 
-def filtered(vectors: Float32, queries: Float32, rng: np.random.Generator) -> Iterator[Row]:
+def filtered(built: Index, vectors: Float32, queries: Float32, rng: np.random.Generator) -> Iterator[Row]:
     """One row per share of allowed rows, searched by the product's kind for this size.
 
-    The allowed rows are drawn at random, and then by how far they lie in one direction, as a language or a rating would.
+    The allowed rows are drawn at random, and then by how far they lie in one direction, as a language would.
     """
-    built = index.build(vectors)
     n = len(vectors)
     tilt = vectors @ vectors[rng.integers(n)]
     for how, value in (("random", rng.random(n)), ("one side", tilt)):
@@ -193,15 +194,15 @@ def _filtered(built: Index, queries: Float32, mask: npt.NDArray[np.bool_]) -> tu
     return interleaved({"": lambda query: built.search(query, K, allowed)[0]}, queries)[""]
 
 
-def memory(vectors: Float32, queries: Float32) -> Row:
+def memory(built: Index, queries: Float32) -> Row:
     """What opening the file costs a fresh process that has searched something before: see `_open`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "index.faiss")
-        index.build(vectors).write(path)
+        built.write(path)
         np.save(Path(folder, "queries.npy"), queries)
         command = [sys.executable, "-m", "benchmarks.index_kinds", "--open", folder]
         answer = subprocess.run(command, check=True, capture_output=True, text=True)
-        return {"        n": len(vectors), "  file_mb": path.stat().st_size / 1e6, **json.loads(answer.stdout)}
+        return {"        n": built.n, "  file_mb": path.stat().st_size / 1e6, **json.loads(answer.stdout)}
 
 
 def _open(folder: Path) -> Row:
@@ -277,20 +278,20 @@ def main() -> None:
         sizes += [300_000, 1_000_000]
     real = embeddings(options.texts)
     rng = np.random.default_rng(0)
-    tables: dict[str, list[Row]] = {"growth": list(growth(real[:20_000], rng)), "kinds": [], "filtered": [], "memory": []}
+    tables: dict[str, list[Row]] = {"growth": list(growth(real[:20_000], rng))}
     show("Are the grown vectors like real ones?", tables["growth"])
     for n in sizes:
         vectors = extended(real, n, rng)
         queries = tastes(vectors, options.queries, rng)
-        for title, rows in (
-            ("kinds", list(compare(vectors, queries))),
-            ("filtered", list(filtered(vectors, queries, rng)) if n >= 10_000 else []),
-            ("memory", [memory(vectors, queries)] if n >= 10_000 else []),
-        ):
-            tables[title] += rows
-            if rows:
-                show(f"{title}, {n:,} rows", rows)
-    tidy = {title: [{name.strip(): value for name, value in row.items()} for row in rows] for title, rows in tables.items()}
+        measured = {"kinds": list(compare(vectors, queries))}
+        if n >= 10_000:
+            built = index.build(vectors)
+            measured["filtered"] = list(filtered(built, vectors, queries, rng))
+            measured["memory"] = [memory(built, queries)]
+        for title, rows in measured.items():
+            show(f"{title}, {n:,} rows", rows)
+            tables.setdefault(title, []).extend(rows)
+    tidy = {title: [{name.strip(): row[name] for name in row} for row in rows] for title, rows in tables.items()}
     print(json.dumps({"benchmark": "index_kinds", "k": K, "real_vectors": len(real), **tidy}))
 
 

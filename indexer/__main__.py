@@ -20,10 +20,12 @@ from rich.table import Table
 
 from indexer.daemon import Daemon
 from indexer.embedding import Embedder
-from indexer.encoder import EncoderError, open_encoder
+from indexer.encoder import EncoderError, ModelError, open_encoder
 from indexer.progress import showing_progress
-from indexer.rebuild import Progress, Rebuild, Tenant
+from indexer.rebuild import Progress, Rebuild
 from indexer.settings import IndexerSettings
+from indexer.signal_commands import COMMANDS
+from indexer.signal_loop import run_signals
 from indexer.status import TenantStatus, status
 from retrieval import logs
 from retrieval.catalogue import Catalogue
@@ -34,6 +36,8 @@ from retrieval.store import Store
 from retrieval.vectors import VectorCache
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+for _name, _command in COMMANDS.items():
+    cli.command(name=_name)(_command)
 log = structlog.get_logger("indexer")
 
 
@@ -41,6 +45,10 @@ log = structlog.get_logger("indexer")
 async def daemon(settings: IndexerSettings, on_progress: Progress) -> AsyncIterator[Daemon]:
     """Everything the daemon is made of, opened and closed. Raises EncoderError when the model cannot be used."""
     encoder = open_encoder(settings.model, threads=settings.encoder_threads)
+    if encoder.dim != settings.vector_dim:
+        raise ModelError(
+            f"{settings.model} makes vectors of {encoder.dim} numbers, but FEED_VECTOR_DIM is {settings.vector_dim}"
+        )
     engine = connect(settings.database_url)
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     rebuild = Rebuild(
@@ -88,8 +96,12 @@ async def _run() -> None:
     with showing_progress() as on_progress:
         async with daemon(settings, on_progress) as working:
             log.info("started", holder=working.holder, model=working.rebuild.embedder.model_id)
-            await working.run(stop)
+            signals = run_signals(settings, working.leases, working.holder, stop)
+            await asyncio.gather(working.run(stop), signals)
     log.info("stopped")
+    # Threads that train an index or embed cannot be interrupted, and nothing is lost with them: do not wait for them.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _once() -> int:
@@ -101,8 +113,7 @@ async def _once() -> int:
 async def _rebuild(tenant: str) -> None:
     with showing_progress() as on_progress:
         async with daemon(IndexerSettings(), on_progress) as working:
-            generation = working.rebuild.store.newest_generation(tenant) + 1
-            await working.rebuild.from_nothing(Tenant(tenant), generation)
+            await working.rebuild_from_nothing(tenant)
 
 
 async def _status() -> list[TenantStatus]:

@@ -44,25 +44,28 @@ class Embedder:
         }
         texts = [video for video in videos if video.item not in own]
         cached = await self.cache.get(self.model_id, [video.text_hash for video in texts])
-        missing = [video for video in texts if video.text_hash not in cached]
+        missing = list({video.text_hash: video for video in texts if video.text_hash not in cached}.values())
+        poison: dict[bytes, str] = {}
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
             made, problems = await asyncio.get_running_loop().run_in_executor(self._turns, self._encode, batch)
             await self.cache.put(self.model_id, made)
             cached |= made
-            failed |= problems
-        return vectors | {v.item: cached[v.text_hash] for v in texts if v.text_hash in cached}, failed
+            poison |= problems
+        vectors |= {video.item: cached[video.text_hash] for video in texts if video.text_hash in cached}
+        failed |= {video.item: poison[video.text_hash] for video in texts if video.text_hash in poison}
+        return vectors, failed
 
-    def _encode(self, videos: Sequence[Video]) -> tuple[dict[bytes, Vector], dict[int, str]]:
-        """A batch; when it fails, each text alone, so that a poison text does not take its neighbours with it."""
+    def _encode(self, videos: Sequence[Video]) -> tuple[dict[bytes, Vector], dict[bytes, str]]:
+        """A batch by text hash; when it fails, each text alone, so that a poison text takes no neighbour with it."""
         try:
             made = self.encoder.encode([embedded_text(video) for video in videos])
         except EncodingError as error:
             if len(videos) == 1:
-                return {}, {videos[0].item: str(error)}
+                return {}, {videos[0].text_hash: error.reason}
             parts = [self._encode([video]) for video in videos]
             return (
                 {text_hash: vector for good, _ in parts for text_hash, vector in good.items()},
-                {item: reason for _, bad in parts for item, reason in bad.items()},
+                {text_hash: reason for _, bad in parts for text_hash, reason in bad.items()},
             )
         return {video.text_hash: vector for video, vector in zip(videos, made, strict=True)}, {}

@@ -84,9 +84,10 @@ def fold(store: Store, snapshot: Snapshot) -> Base:
 def rebased(snapshot: Snapshot, base: Base) -> Contents:
     """The same live rows as `snapshot`, on a newly folded base.
 
-    What changed while the base was being folded has a row version above the base's and goes beside it.
+    What changed while the base was being folded has a row version above the base's and goes beside it; so does
+    anything else the base does not hold.
     """
     live = snapshot.live_rows()
-    fresh = live.take(live.columns["version"] > base.version)
+    fresh = live.take((live.columns["version"] > base.version) | ~np.isin(live.columns["item"], base.items))
     kept = np.setdiff1d(live.columns["item"], fresh.columns["item"])
     return Contents(base, fresh, np.setdiff1d(base.items, kept).astype(np.uint32))

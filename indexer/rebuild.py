@@ -21,7 +21,7 @@ from retrieval.catalogue import Catalogue, Changes, Poison
 from retrieval.errors import SnapshotCorrupt
 from retrieval.rows import Rows
 from retrieval.snapshot import Snapshot
-from retrieval.store import Manifest, Store
+from retrieval.store import Manifest, Pointer, Store
 from retrieval.videos import Video
 
 log = structlog.get_logger("indexer")
@@ -35,9 +35,14 @@ class Tenant:
     """What the indexer remembers of a tenant between passes. All of it can be lost."""
 
     id: str
+    pointer: Pointer | None = None
     manifest: Manifest | None = None
     snapshot: Snapshot | None = None
     fold: asyncio.Task[Base] | None = None
+
+    def shows(self, pointer: Pointer | None, manifest: Manifest | None, snapshot: Snapshot | None) -> None:
+        """Remember what CURRENT names; None: nothing usable."""
+        self.pointer, self.manifest, self.snapshot = pointer, manifest, snapshot
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class Rebuild:
         await asyncio.to_thread(self._open, tenant)
         previous = tenant.snapshot
         if previous is None or previous.model != self.embedder.model_id:
-            return await self.from_nothing(tenant, generation)
+            await self.from_nothing(tenant)
+            return True
         folded = _finished_fold(tenant)
         if folded is not None:
             contents = await asyncio.to_thread(rebased, previous, folded)
@@ -76,14 +82,15 @@ class Rebuild:
         await self._apply(tenant, generation, changes, contents, covered=previous.version)
         return True
 
-    async def from_nothing(self, tenant: Tenant, generation: int) -> bool:
-        """Build the whole index: the first one, a new model's, or one in place of damaged files."""
+    async def from_nothing(self, tenant: Tenant) -> None:
+        """Build the whole index: the first one, a new model's, or one in place of damaged files. Raises as above, and
+        NotFound."""
+        generation = self.store.newest_generation(tenant.id) + 1
         tenant.fold = None
         changes = await self.catalogue.changes(tenant.id, 0)
         # Who serves already keeps what there is until the new index is complete; who does not wants a beginning soon.
         covered = 0 if generation == 1 else None
         await self._apply(tenant, generation, changes, Contents.empty(self.embedder.dim), covered=covered)
-        return True
 
     async def _apply(
         self, tenant: Tenant, generation: int, changes: Changes, contents: Contents, *, covered: int | None
@@ -140,10 +147,12 @@ class Rebuild:
             created_s=int(time.time()),
         )
         manifest = await asyncio.to_thread(contents.write, self.store, facts)
-        await asyncio.to_thread(self.store.publish, manifest)
+        # Opened, so read back and verified, before anybody is told of it.
         snapshot = await asyncio.to_thread(self.store.open, manifest, tenant.snapshot)
-        tenant.manifest, tenant.snapshot = manifest, snapshot
-        await asyncio.to_thread(self.store.sweep, tenant.id, now_s=time.time())
+        pointer = await asyncio.to_thread(self.store.publish, manifest)
+        tenant.shows(pointer, manifest, snapshot)
+        if tenant.fold is None:  # a folded base that waits for its publish is named by no generation yet
+            await asyncio.to_thread(self.store.sweep, tenant.id, now_s=time.time())
         log.info(
             "published",
             tenant=tenant.id,
@@ -161,14 +170,13 @@ class Rebuild:
         try:
             pointer = self.store.pointer(tenant.id)
             if pointer is None:
-                tenant.manifest = tenant.snapshot = None
-            elif tenant.manifest is None or tenant.manifest.generation != pointer[0]:
+                tenant.shows(None, None, None)
+            elif tenant.pointer != pointer:
                 manifest = self.store.manifest(tenant.id, pointer)
-                tenant.snapshot = self.store.open(manifest, tenant.snapshot)
-                tenant.manifest = manifest
+                tenant.shows(pointer, manifest, self.store.open(manifest, tenant.snapshot))
         except SnapshotCorrupt as error:
             log.error("snapshot_corrupt", tenant=tenant.id, error=str(error))
-            tenant.manifest = tenant.snapshot = None
+            tenant.shows(None, None, None)
 
 
 def _finished_fold(tenant: Tenant) -> Base | None:

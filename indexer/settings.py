@@ -21,3 +21,7 @@ class IndexerSettings(StoreSettings):
     fold_min_items: int = Field(2000, ge=1, description="a fresh segment smaller than this is never folded")
     lease_s: int = Field(60, ge=5, le=3600, description="how long another indexer leaves a tenant alone")
     stale_s: int = Field(60, ge=1, description="`status` calls a tenant stale when its snapshot lags this long")
+    signals_flush_s: float = Field(5.0, gt=0, le=60, description="how long events wait to be archived together")
+    signals_rows: int = Field(5000, ge=1, description="so many events and serves are archived without waiting")
+    signals_publish_s: float = Field(10.0, gt=0, le=60, description="how often popularity is worked out anew")
+    retention_every_s: float = Field(3600, gt=0, le=86_400, description="how often what is 90 days old is looked for")

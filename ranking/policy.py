@@ -74,16 +74,26 @@ class Taste:
     """How a user's signals become their taste. Negative weights are rejections."""
 
     half_life_days: float = number(14.0, 0.1, 366.0)
+    session: float = number(1.0, 0.0, 10.0)
+    """Extra weight of what happened just now, beside 1 for the long term."""
+    session_half_life_minutes: float = number(20.0, 1.0, 1440.0)
     interests: int = whole(3, 1, 3)
     """Separate interests at most."""
+    same_interest: float = number(0.45, -1.0, 1.0)
+    """Cosine from which two liked items are one interest; talks on one topic are above it with the default model."""
     recent_signals: int = whole(64, 1, 256)
     """The newest signals that count."""
+    push: float = number(0.5, 0.0, 1.0)
+    """How much of an interest's overlap with what was rejected is taken out of it."""
+    seen_days: float = number(90.0, 0.0, 90.0)
+    """How long a seen item stays out of the feed; 90 = as long as anything is remembered."""
     impression: float = number(0.0, -10.0, 10.0)
     watch: float = number(1.0, -10.0, 10.0)
     """Times the fraction watched."""
     complete: float = number(1.5, -10.0, 10.0)
     like: float = number(2.0, -10.0, 10.0)
-    unlike: float = number(-1.0, -10.0, 10.0)
+    unlike: float = number(-2.0, -10.0, 10.0)
+    """Takes back a like."""
     share: float = number(3.0, -10.0, 10.0)
     bookmark: float = number(2.5, -10.0, 10.0)
     follow: float = number(2.0, -10.0, 10.0)

@@ -148,8 +148,8 @@ def _arranged(
     """Say by ranks what the policy says by rows, and let it be arranged."""
     aimed = candidates.targets[order]
     unknown = candidates.source[order] == SOURCE["explore"]
-    explore = _ranks(unknown)
-    stream = _ranks(~unknown) + explore if explore else range(len(order))
+    stream = unknown.argsort(kind="stable").tolist()  # what only exploring brought comes last, as back-fill
+    explore = stream[len(order) - np.count_nonzero(unknown) :]
     specials: dict[int, Special] = {}
     _reserve_pins(specials, plan, aimed, size)
     for rule, share in plan.promotions:

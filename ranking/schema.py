@@ -3,7 +3,6 @@
 A field says its own bounds (`whole(2, 1, 50)`), so default, limits and documentation stand on one line.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final
@@ -36,9 +35,9 @@ class Bounds:
             return any(type(value) is type(option) and value == option for option in self.options)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        if isinstance(value, float) and (not math.isfinite(value) or self.whole):
+        if isinstance(value, float) and self.whole:
             return False
-        return self.low <= value <= self.high
+        return self.low <= value <= self.high  # false for NaN
 
 
 def number(default: float | None, low: float, high: float) -> Any:

@@ -27,7 +27,8 @@ class Chains:
     async def had(self, tenant: str, chain: str, delivered: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         """Note `delivered` and return everything this chain has had, uint32[n], repeats possible.
 
-        Asking twice with the same list is harmless. Raises StoreUnavailable.
+        Asking twice with the same list is harmless. Less than was delivered in all means that the log was lost.
+        Raises StoreUnavailable.
         """
         key = keys.chain(tenant, chain)
         try:

@@ -77,7 +77,7 @@ def restore(path: Path) -> Config:
         bodies = {name: (int(version), body) for name, (version, body) in facts["policies"].items()}
     except FileNotFoundError:
         return Config()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.error("last_good_copy_unreadable", error=type(error).__name__)
         return Config()
     return _config(-1, tenants, keys, bodies, Config())
@@ -107,7 +107,9 @@ def _policy(tenant: str, bodies: Mapping[str, tuple[int, dict[str, Any]]], previ
     global_version, global_body = bodies.get(GLOBAL, (0, {}))
     own_version, own_body = bodies.get(tenant, (0, {}))
     version = f"{global_version}.{own_version}"
-    if previous.policy_versions.get(tenant) == version:
+    # The bodies too: another database (a restored one, a new one beside an old copy) counts its versions afresh.
+    same = all(bodies.get(layer) == previous.bodies.get(layer) for layer in (GLOBAL, tenant))
+    if same and previous.policy_versions.get(tenant) == version:
         return previous.policies[tenant], version
     try:
         return resolve([Layer(GLOBAL_LAYER, global_body), Layer("tenant", own_body)]), version

@@ -5,6 +5,7 @@ FeedError
 ├── NotFound           no such tenant, video, key, policy version
 ├── AlreadyExists      the id is taken
 ├── VersionMismatch    somebody else published first (optimistic locking)
+├── RateLimited        more requests than the stated rate
 ├── StoreUnavailable   a store cannot answer now; the same call may work later
 ├── SnapshotCorrupt    a file of a snapshot is not what its manifest says
 ├── StaleGeneration    a newer generation is already published
@@ -60,6 +61,14 @@ class VersionMismatch(FeedError):
         super().__init__(f"expected version {expected}, but version {current} is current")
         self.expected = expected
         self.current = current
+
+
+class RateLimited(FeedError):
+    """More requests than the stated rate; the next one is answered in `retry_after_s`, at least 1."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"too many requests; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
 
 
 class StoreUnavailable(FeedError):

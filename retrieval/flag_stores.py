@@ -6,6 +6,7 @@ A change is written to every store that answers; one is enough. Whoever reads th
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ log = structlog.get_logger("retrieval")
 SQL: Final = "sql"
 REDIS: Final = "redis"
 FILE: Final = "file"
+SQL_PATIENCE_S: Final = 2.0
+"""A flip waits no longer for SQL before it goes on to the mirror: a black-holed server would cost many seconds."""
 
 
 class FlagTable:
@@ -179,9 +182,10 @@ class FlagStores:
         """
         reached = [SQL]
         try:
-            flag = await self.table.set(scope, change, author=author, if_version=if_version, now_ms=now_ms)
-        except StoreUnavailable as error:
-            log.warning("flag_not_in_sql", scope=scope, error=str(error))
+            async with asyncio.timeout(SQL_PATIENCE_S):
+                flag = await self.table.set(scope, change, author=author, if_version=if_version, now_ms=now_ms)
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("flag_not_in_sql", scope=scope, error=str(error) or type(error).__name__)
             _check_version(known, if_version)
             flag = changed(known, change, author=author, now_ms=now_ms)
             reached = []

@@ -44,7 +44,7 @@ KINDS = (
 )
 
 FEW = 0.02  # a filter that leaves no more than this share of the rows is answered by comparing what it leaves
-MIN_REFINED = 6  # however thin the filter
+WIDENING = 0.75  # probes grow as this power of rows / rows allowed
 TRAINING_ROWS = 65_536
 ADD_ROWS = 65_536  # bounds the memory of a build
 
@@ -152,12 +152,10 @@ class Index:
         return found, near
 
     def _scan(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
-        """By codes. As a filter thins rows out, the k nearest lie in more lists, and fewer others are as near as they."""
-        thinned = (self.n / count) ** 0.5
-        probes = min(self._codes.nlist, round(self._codes.nprobe * thinned))
-        refined = max(MIN_REFINED, self._engine.k_factor / thinned)
+        """By codes. The k nearest of the rows that a filter leaves lie in more lists, the more the fewer it leaves."""
+        probes = min(self._codes.nlist, round(self._codes.nprobe * (self.n / count) ** WIDENING))
         scan = faiss.IVFSearchParameters(nprobe=probes, sel=_selector(allowed))
-        params = faiss.IndexRefineSearchParameters(k_factor=refined, base_index_params=scan)
+        params = faiss.IndexRefineSearchParameters(k_factor=self._engine.k_factor, base_index_params=scan)
         cosine, rows = self._engine.search(queries, k, params=params)
         return rows, cosine
 

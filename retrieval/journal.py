@@ -2,15 +2,17 @@
 
 The rolling embedding, the seen set and the served set are pure functions of it, computed when a feed is asked for; so
 an event counts at the next request, and a new formula needs no migration. It is one Redis string of fixed-size
-entries: APPEND is atomic and costs no read, one GET is the whole user, and `numpy.frombuffer` is the parser.
+entries: appending (`retrieval/stream.py`) is atomic and costs no read, one GET is the whole user, and
+`numpy.frombuffer` is the parser.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+from collections.abc import AsyncIterator, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +30,11 @@ Journal = npt.NDArray[np.void]
 
 EMPTY: Journal = np.zeros(0, ENTRY)
 
-RETENTION_S = 90 * 86_400
-DEDUPLICATION_S = 48 * 3_600
+DAY_S: Final = 86_400
+RETENTION_S: Final = 90 * DAY_S
+LATE_S: Final = 7 * DAY_S
+"""An event that claims to be older than this when it arrives is dated back no further."""
+SCAN_COUNT: Final = 1000
 
 
 class Signal(IntEnum):
@@ -49,28 +54,18 @@ class Signal(IntEnum):
     REPORT = 11
 
 
-# KEYS: journal, then one key per event id (or none). ARGV: cap in bytes, expiry of the journal and of the ids in
-# seconds, then the entries. With ids, an entry is taken only if its id is new; one answer per id: 1 taken, 0 known.
-# Trims to the newest 3/4 when the cap is passed, so that the copy is paid once per many appends. A value that is no
-# row of whole entries is not ours: started afresh.
-APPEND = """
-local taken, new = {}, {}
-if #KEYS == 1 then new[1] = ARGV[4] end
-for i = 2, #KEYS do
-  taken[i - 1] = redis.call('SET', KEYS[i], '', 'NX', 'EX', ARGV[3]) and 1 or 0
-  if taken[i - 1] == 1 then new[#new + 1] = string.sub(ARGV[4], 12 * (i - 2) + 1, 12 * (i - 1)) end
-end
-if #new == 0 then return taken end
-if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('STRLEN', KEYS[1]) % 12 ~= 0 then
-  redis.call('DEL', KEYS[1])
-end
-local length = redis.call('APPEND', KEYS[1], table.concat(new))
-if length > tonumber(ARGV[1]) then
-  local keep = math.floor(ARGV[1] * 3 / 4 / 12) * 12
-  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], -keep, -1))
-end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return taken
+# KEYS: journal. ARGV: SHA-1 and length in bytes of what its reader saw, what to put there instead, expiry in seconds.
+# Entries that were appended since then stay behind the new ones. Answers 1, or 0 when the beginning is another by now.
+REPLACE: Final = """
+local seen = tonumber(ARGV[2])
+local beginning = seen > 0 and redis.call('GETRANGE', KEYS[1], 0, seen - 1) or ''
+if #beginning ~= seen or redis.sha1hex(beginning) ~= ARGV[1] then return 0 end
+local value = ARGV[3] .. redis.call('GETRANGE', KEYS[1], seen, -1)
+if value == '' then redis.call('DEL', KEYS[1]) return 1 end
+local left_ms = redis.call('PTTL', KEYS[1])
+redis.call('SET', KEYS[1], value)
+redis.call('PEXPIRE', KEYS[1], left_ms > 0 and left_ms or 1000 * ARGV[4])
+return 1
 """
 
 
@@ -91,13 +86,17 @@ def parse(content: bytes | None) -> Journal:
     return journal if known.all() else journal[known]
 
 
+def position(journal: Journal) -> int:
+    """Which state of a journal this is, for the serve log: time of the newest entry << 16 | entries; 0 when empty."""
+    return int(journal["at_s"].max()) << 16 | min(len(journal), 0xFFFF) if len(journal) else 0
+
+
 class Journals:
     """Journals in Redis. Reads of requests that are in flight together share one round trip."""
 
-    def __init__(self, redis: Redis, *, cap: int = 4096) -> None:
+    def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self.cap = cap
-        self._append: Any = redis.register_script(APPEND)
+        self._replace: Any = redis.register_script(REPLACE)
         self._waiting: dict[str, asyncio.Future[bytes | None]] = {}
         self._reading: set[asyncio.Task[None]] = set()
 
@@ -113,26 +112,47 @@ class Journals:
             waiting = self._waiting[key] = loop.create_future()
         return parse(await asyncio.shield(waiting))
 
-    async def append(self, tenant: str, user_key: str, journal: Journal) -> None:
-        """Add entries at the end, atomically. Raises StoreUnavailable."""
-        await self._run(tenant, user_key, [], journal)
-
-    async def record(self, tenant: str, user_key: str, event_ids: Sequence[str], journal: Journal) -> list[bool]:
-        """Add entry i unless event id i was taken in the last 48 h; True for each that was new. One round trip.
-
-        Raises StoreUnavailable: sending the same ids again is safe then.
-        """
-        taken = await self._run(tenant, user_key, event_ids, journal)
-        return [one == 1 for one in taken]
-
-    async def _run(self, tenant: str, user_key: str, event_ids: Sequence[str], journal: Journal) -> list[int]:
-        names = [keys.journal(tenant, user_key), *(keys.event(tenant, user_key, one) for one in event_ids)]
-        arguments = [self.cap * ENTRY.itemsize, RETENTION_S, DEDUPLICATION_S, journal.tobytes()]
+    async def read_many(self, users: Sequence[tuple[str, str]]) -> list[Journal]:
+        """The journals of (tenant, user key) pairs, in order. Raises StoreUnavailable."""
+        if not users:
+            return []
         try:
-            taken: list[int] = await self._append(keys=names, args=arguments)
+            found: list[Any] = await self.redis.mget([keys.journal(*user) for user in users])
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"journal: {type(error).__name__}") from error
-        return taken
+        return [parse(content) for content in found]
+
+    async def all_users(self) -> AsyncIterator[list[tuple[str, str]]]:
+        """Every (tenant, user key) with a journal, in lots; one that comes or goes meanwhile may be missed or repeated.
+
+        Raises StoreUnavailable.
+        """
+        cursor: int = 0
+        found: Any
+        while True:
+            try:
+                cursor, found = await self.redis.scan(cursor, match="j:*", count=SCAN_COUNT)
+            except (RedisError, OSError, TimeoutError) as error:
+                raise StoreUnavailable(f"journal: {type(error).__name__}") from error
+            yield [keys.user_of_journal(key) for key in found]
+            if cursor == 0:
+                return
+
+    async def replace(self, tenant: str, user_key: str, seen: Journal, journal: Journal) -> bool:
+        """Put `journal` in place of the entries that were `seen`; what was appended since then stays behind it.
+
+        False, and nothing done, when the journal no longer begins with `seen`. An empty one is deleted. Raises
+        StoreUnavailable.
+        """
+        before = seen.tobytes()
+        digest = hashlib.sha1(before, usedforsecurity=False).hexdigest()
+        try:
+            done = await self._replace(
+                keys=[keys.journal(tenant, user_key)], args=[digest, len(before), journal.tobytes(), RETENTION_S]
+            )
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"journal: {type(error).__name__}") from error
+        return bool(done)
 
     def _start_reading(self) -> None:
         asked, self._waiting = self._waiting, {}

@@ -4,7 +4,7 @@
 |--------------------------------|--------|------------------|---------------------------------------------|------------------|------------------|
 | `j:{SHARD}:TENANT:USER`        | string | 90 days, sliding | journal: 12-byte entries, newest last       | service, indexer | service, indexer |
 | `d:{SHARD}:TENANT:USER:DAY`    | set    | 3 days           | events taken that day: 64-bit hashes of ids | service          | service          |
-| `x:{SHARD}:ERASED`             | string | 90 days          | tombstone of a user: unix seconds           | service, indexer | service          |
+| `t:{SHARD}:ERASED`             | string | 90 days          | tombstone of a user: unix seconds           | service, indexer | service          |
 | `e:{SHARD}`                    | stream | 90 days, sliding | events and serves, until they are archived  | service          | indexer          |
 | `c:{signals}:TENANT:HOUR`      | string | 8 days           | engagement per item of one hour             | indexer          | indexer          |
 | `p:{signals}:TENANT`           | string | 8 days, sliding  | engagement per item and window              | indexer          | service          |
@@ -12,6 +12,8 @@
 | `q:{erasures}`                 | hash   | 90 days, sliding | erasures to do: ID -> whom                  | service          | indexer          |
 | `r:{erasures}:ID`              | string | 90 days          | receipt of an erasure                       | service, indexer | service          |
 | `n:TENANT:CHAIN`               | string | 2 h, sliding     | item numbers a cursor chain has had         | service          | service          |
+| `x:TENANT`                     | stream | 1 h, sliding     | the last 1,000 pages, to explain them       | service          | service          |
+| `l:TENANT:WHO`                 | string | seconds          | rate of a user or `key:ID`: when it is due  | service          | service          |
 | `flags`                        | hash   | none             | mirror of SQL's flags: TENANT -> flag       | service          | service          |
 
 TENANT is a tenant id, USER the re-keyed user id (32 hex digits, or `-` for everybody anonymous), ERASED a hash of both,
@@ -30,11 +32,12 @@ from typing import Final
 
 FLAGS: Final = "flags"
 COUNTED: Final = "o:{signals}"
+COUNTERS_OF_TENANTS: Final = "[cp]:{signals}:*"
 ERASURES: Final = "q:{erasures}"
 SHARDS: Final = 64
 ANONYMOUS: Final = "-"
 """In place of a user key: anonymous events and serves belong to nobody's journal."""
-PERSONAL: Final = ("j:", "d:", "e:", "x:", "q:", "r:")
+PERSONAL: Final = ("j:", "d:", "e:", "t:", "q:", "r:", "x:")
 """What begins like this is about a user, and must have an expiry."""
 
 
@@ -54,7 +57,7 @@ def taken(tenant: str, user_key: str, day: int) -> str:
 def tombstone(tenant: str, user_key: str) -> str:
     """Named by a hash, so that even who was erased is forgotten."""
     erased = hashlib.blake2b(f"{tenant}:{user_key}".encode(), digest_size=16).hexdigest()
-    return f"x:{{{shard(tenant, user_key):02x}}}:{erased}"
+    return f"t:{{{shard(tenant, user_key):02x}}}:{erased}"
 
 
 def stream(shard: int) -> str:
@@ -73,11 +76,19 @@ def receipt(erasure_id: str) -> str:
     return f"r:{{erasures}}:{erasure_id}"
 
 
+def rate(tenant: str, who: str) -> str:
+    return f"l:{tenant}:{who}"
+
+
 def chain(tenant: str, chain: str) -> str:
     return f"n:{tenant}:{chain}"
 
 
-def user_of_journal(key: str) -> tuple[str, str]:
+def user_of_journal(key: bytes) -> tuple[str, str]:
     """(tenant, user key) of a journal's key; a tenant id has no colon."""
-    _, _, tenant, user_key = key.split(":")
+    _, _, tenant, user_key = key.decode("ascii").split(":")
     return tenant, user_key
+
+
+def recall(tenant: str) -> str:
+    return f"x:{tenant}"

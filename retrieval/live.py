@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,13 +18,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from retrieval import config as configs
 from retrieval.config import Config
-from retrieval.counters import HOUR_S, WINDOW_HOURS, Counters, Popularity, popularity
+from retrieval.counters import Counters, Popularity, popularity
 from retrieval.errors import FeedError, NotFound, SnapshotCorrupt
 from retrieval.snapshot import Snapshot
 from retrieval.store import Pointer, Store
 from retrieval.view import View
 
 log = structlog.get_logger("retrieval")
+
+REFUSED_S = 10.0
+"""A generation that could not be opened is tried again after so long: its files may have been mended, or the fault
+been one of the moment (no file descriptors, no memory)."""
 
 
 class Live:
@@ -38,10 +43,9 @@ class Live:
         self.config = Config()
         self.refreshed_s = 0.0
         self._views: dict[str, View] = {}
-        self._pointers: dict[str, Pointer | None] = {}
-        self._refused: dict[str, Pointer] = {}
+        self._pointers: dict[str, Pointer] = {}
+        self._refused: dict[str, tuple[Pointer | None, float]] = {}
         self._popularity: dict[str, Popularity] = {}
-        self._hours: dict[str, dict[int, dict[bytes, bytes]]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def view(self, tenant: str) -> View:
@@ -53,8 +57,8 @@ class Live:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a configuration to serve from."""
-        return bool(self.config.tenants)
+        """Whether there is a configuration to serve from: SQL's, though it may name no tenant yet, or the last copy."""
+        return self.config.version >= 0 or bool(self.config.tenants)
 
     async def start(self, *, config_s: float, snapshots_s: float, counters_s: float) -> None:
         """Load everything once, as far as the stores answer, then keep it fresh at the given intervals (seconds)."""
@@ -82,68 +86,76 @@ class Live:
             return
         self.config = config
         for gone in set(self._views) - set(config.tenants):
-            for known in (self._views, self._pointers, self._popularity, self._hours):
+            for known in (self._views, self._pointers, self._refused, self._popularity):
                 known.pop(gone, None)
         for tenant in list(self._views):
-            await self._show(tenant)
+            await self._attempt("policy", partial(self._show, tenant))
         await asyncio.to_thread(self._save, config)
 
     async def refresh_snapshots(self) -> None:
         """Open what was published since the last look. A damaged generation is refused, the one before it stays."""
         for tenant in list(self.config.tenants):
-            try:
-                pointer = self.store.pointer(tenant)
-                if tenant in self._views and pointer == self._pointers.get(tenant):
-                    continue
-                if pointer is not None and self._refused.get(tenant) == pointer:
-                    continue
-                self._refused.pop(tenant, None)
-                await self._show(tenant, await asyncio.to_thread(self._open, tenant, pointer))
-                self._pointers[tenant] = pointer
-            except SnapshotCorrupt as error:
-                log.error("snapshot_refused", tenant=tenant, error=str(error))
-                await self._refuse(tenant)
+            await self._attempt("snapshot", partial(self._refresh_snapshot, tenant))
         self.refreshed_s = time.time()
 
     async def refresh_counters(self) -> None:
-        """Read the counters of the running hour (and once, of those before it) and derive popularity anew.
+        """Read what the indexer counted lately and derive popularity anew.
 
         Raises StoreUnavailable: the old popularity stays.
         """
         for tenant in list(self._views):
-            hour = int(time.time() // HOUR_S)
-            hours = self._hours.setdefault(tenant, {})
-            # The hour before is read again too: events of its last seconds may have come late.
-            wanted = [h for h in range(hour - WINDOW_HOURS + 1, hour + 1) if h not in hours or h >= hour - 1]
-            hours |= await self.counters.hours(tenant, wanted)
-            for old in [h for h in hours if h <= hour - WINDOW_HOURS]:
-                del hours[old]
-            self._popularity[tenant] = await asyncio.to_thread(popularity, hours, now_s=time.time())
+            windows = await self.counters.windows(tenant)
+            self._popularity[tenant] = await asyncio.to_thread(popularity, windows)
             await self._show(tenant)
+
+    async def _refresh_snapshot(self, tenant: str) -> None:
+        pointer = None
+        try:
+            pointer = self.store.pointer(tenant)
+            if not self._is_news(tenant, pointer):
+                return
+            snapshot = await asyncio.to_thread(self._open, tenant, pointer)
+        except SnapshotCorrupt as error:
+            self._refuse(tenant, pointer, error)
+            if tenant not in self._views:
+                await self._show(tenant, await asyncio.to_thread(self._last_good, tenant))
+            return
+        await self._show(tenant, snapshot)
+        self._refused.pop(tenant, None)
+        if pointer is not None:
+            self._pointers[tenant] = pointer
+
+    def _is_news(self, tenant: str, pointer: Pointer | None) -> bool:
+        if tenant not in self._views:
+            return True
+        if pointer is None or pointer == self._pointers.get(tenant):  # None: what was shown is gone from the disk
+            return False
+        refused, until_s = self._refused.get(tenant, (None, 0.0))
+        return pointer != refused or time.monotonic() >= until_s
 
     def _open(self, tenant: str, pointer: Pointer | None) -> Snapshot:
         if pointer is None:
             return Snapshot.empty(tenant, self.dim)
         previous = self._views.get(tenant)
-        try:
-            return self.store.open(self.store.manifest(tenant, pointer), previous.snapshot if previous else None)
-        except SnapshotCorrupt:
-            newer = self.store.pointer(tenant)
-            if newer is None or newer == pointer:
-                raise
-            # Swept away while we were opening it, because it is no longer the newest.
-            return self._open(tenant, newer)
+        snapshot = self.store.open(self.store.manifest(tenant, pointer), previous.snapshot if previous else None)
+        for segment in snapshot.segments:
+            _ = segment.by_id  # now, in this thread, not in the first request that names a video
+        return snapshot
 
-    async def _refuse(self, tenant: str) -> None:
-        """Do not try a damaged generation again and again; serve an empty one if there never was a good one."""
-        if tenant not in self._views:
-            await self._show(tenant, Snapshot.empty(tenant, self.dim))
-        try:
-            pointer = self.store.pointer(tenant)
-        except SnapshotCorrupt:
-            return
-        if pointer is not None:
-            self._refused[tenant] = pointer
+    def _last_good(self, tenant: str) -> Snapshot:
+        """The newest generation on disk that is whole, for a start while CURRENT's is not; an empty one if none is."""
+        for pointer in self.store.kept(tenant):
+            try:
+                return self._open(tenant, pointer)
+            except SnapshotCorrupt:
+                continue
+        return Snapshot.empty(tenant, self.dim)
+
+    def _refuse(self, tenant: str, pointer: Pointer | None, error: SnapshotCorrupt) -> None:
+        """Leave a damaged generation alone for a while, and say so once."""
+        if tenant not in self._refused or self._refused[tenant][0] != pointer:
+            log.error("snapshot_refused", tenant=tenant, error=str(error))
+        self._refused[tenant] = pointer, time.monotonic() + REFUSED_S
 
     async def _show(self, tenant: str, snapshot: Snapshot | None = None) -> None:
         """Swap in a view of `snapshot` (default: of the one shown now) under the present policy and popularity.
@@ -183,6 +195,8 @@ class Live:
             log.error("refresh_failed", what=name, exc_info=error)
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[None]], every_s: float) -> None:
-        while True:
+        task = asyncio.current_task()
+        # Not `while True`: a step that ends just as it is cancelled can swallow the cancellation, and there is but one.
+        while task is not None and not task.cancelling():
             await asyncio.sleep(every_s)
             await self._attempt(name, step)

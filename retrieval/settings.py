@@ -22,5 +22,8 @@ class StoreSettings(BaseSettings):
     )
     redis_url: str = Field("redis://127.0.0.1:6390/0", description="journals and counters: any Redis-protocol server")
     snapshot_dir: Path = Field(Path("var/snapshots"), description="published index snapshots, one folder per tenant")
+    archive_url: str = Field(
+        "var/archive", description="events and serves as Delta tables: a folder, s3://…, gs://… or az://…"
+    )
     state_dir: Path = Field(Path("var/state"), description="each machine's last good copy of tenants, keys, policies")
     vector_dim: int = Field(384, ge=2, le=4096, description="length of every vector; the encoder must agree")

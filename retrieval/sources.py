@@ -76,7 +76,9 @@ def explore(ask: Ask) -> Rows:
         return NOTHING
     rng = np.random.default_rng(ask.context.seed)
     if n_allowed * 8 > n_rows and n_rows > 4096:  # most draws hit: no need to list what is allowed
-        return ask.only_allowed(np.unique(rng.integers(0, n_rows, 16 * wanted)), 16 * wanted)[:wanted]
+        drawn = np.unique(rng.integers(0, n_rows, 16 * wanted))
+        rng.shuffle(drawn)  # `unique` has sorted them: the first would always be the oldest
+        return ask.only_allowed(drawn, wanted)
     rows = np.flatnonzero(np.unpackbits(ask.allowed, bitorder="little"))
     return rng.choice(rows, min(wanted, len(rows)), replace=False)
 
@@ -96,6 +98,7 @@ def allowed_for(view: View, plan: Plan, context: Context, memory: Memory) -> Mas
     """Packed rows this user may be shown: available to anybody asking like this, neither seen nor rejected."""
     mask = view.allowed(plan, context)
     clear(mask, view.snapshot.rows(memory.seen))
+    clear(mask, view.snapshot.rows(memory.rejected))
     return mask
 
 

@@ -77,7 +77,7 @@ class Store:
             facts = orjson.loads((self.root / tenant / "CURRENT").read_bytes())
             return int(facts["generation"]), str(facts["checksum"])
         except FileNotFoundError as error:
-            if self.kept(tenant):
+            if any(generation > 1 for generation, _ in self.kept(tenant)):  # 1 alone: the very first publish, half-way
                 raise SnapshotCorrupt(f"{tenant}/CURRENT is gone") from error
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -175,12 +175,14 @@ class Store:
         An opened snapshot stays readable after its files are gone. Returns how many folders and files went, none while
         a manifest cannot be read, because it may name any of them.
         """
-        kept = self.kept(tenant)
-        current, before_s = self.pointer(tenant), now_s - grace_s
-        old = [one for one in kept[keep:] if one != current and _older(self._manifest_path(tenant, one), before_s)]
-        named: set[str] = set()
-        for pointer in set(kept) - set(old):
-            named.update(name for name, _ in self.manifest(tenant, pointer).segments)
+        kept, before_s = self.kept(tenant), now_s - grace_s
+        try:
+            current = self.pointer(tenant)
+            old = [one for one in kept[keep:] if one != current and _older(self._manifest_path(tenant, one), before_s)]
+            staying = [self.manifest(tenant, pointer) for pointer in kept if pointer not in old]
+        except SnapshotCorrupt:
+            return 0
+        named = {name for manifest in staying for name, _ in manifest.segments}
         segments = self.root / tenant / "segments"
         found = segments.iterdir() if segments.exists() else ()
         doomed = [path for path in found if path.name not in named and _older(path, before_s)]

@@ -1,10 +1,12 @@
 """Taste: what a user likes and rejects, as vectors. Pure functions of (journal, item vectors, policy).
 
-Each journal entry has a pull: the weight of its signal in the policy, times its strength, halved every half-life. An
-item's pull is the sum over its entries, so an `unlike` takes back a `like` and a second watch adds to the first. Items
-with positive pull make the interests (one to three directions, because the average of cooking and chess is neither),
-items with negative pull the rejected direction. The sum with exponential decay is the classic implicit-feedback
-profile; splitting it into a few medoid-seeded clusters follows the idea of PinnerSage (Pal et al., KDD 2020).
+Each journal entry has a pull: the weight of its signal in the policy, times its strength, times a decay with two
+half-lives, one of days for the long term and one of minutes for the session. An item's pull is the sum over its
+entries, so a second watch adds to the first. An `unlike` takes back a `like` and no more: being newer it would outweigh
+it, but who unlikes has not said `not_interested`. Items with positive pull make the interests (one to three directions,
+because the average of cooking and chess is neither), items with negative pull the rejected direction. The sum with
+exponential decay is the classic implicit-feedback profile; splitting it into a few medoid-seeded clusters follows the
+idea of PinnerSage (Pal et al., KDD 2020).
 """
 
 from __future__ import annotations
@@ -23,27 +25,29 @@ Items = npt.NDArray[np.uint32]
 
 
 DAY_S = 86_400
-SAME_INTEREST = 0.45
-"""Cosine above which two liked items are one interest; talks on one topic are above it with the default model."""
-PUSH = 0.5
-"""How much of an interest's overlap with the rejected direction is taken out of it."""
+MINUTE_S = 60
+FAINT = 1e-6
+"""A pull below this share of the strongest is none: too old to say anything, too small to be scaled to length 1."""
 
 
 @dataclass(frozen=True)
 class Memory:
     """What a journal says about items, before any vector is looked up.
 
-    `items` and `pull` (float32): the newest items with a pull other than zero, oldest first.
+    `items` and `pull` (float32): the newest items with a signal that weighs, oldest first. What was seen before
+    `seen_since_s` may come again.
     """
 
     journal: Journal
     items: Items
     pull: Float32
+    seen_since_s: float = 0.0
 
     @cached_property
     def seen(self) -> Items:
         """Items the user's app reported anything about: they were on the screen. Possibly repeated."""
-        items: Items = self.journal["item"][self.journal["signal"] != Signal.SERVED]
+        seen = (self.journal["signal"] != Signal.SERVED) & (self.journal["at_s"] >= self.seen_since_s)
+        items: Items = self.journal["item"][seen]
         return items
 
     @cached_property
@@ -78,13 +82,16 @@ def remember(journal: Journal, policy: TastePolicy, *, now_s: float) -> Memory:
     strong = journal[weights[journal["signal"]] != 0][-4 * policy.recent_signals :]
     age_s = np.maximum(now_s - strong["at_s"].astype(np.float64), 0.0)
     decay = np.exp2(-age_s / (policy.half_life_days * DAY_S))
+    decay += policy.session * np.exp2(-age_s / (policy.session_half_life_minutes * MINUTE_S))
     pull = weights[strong["signal"]] * (strong["strength"] / 255.0) * decay
     items, which = np.unique(strong["item"], return_inverse=True)
     last = np.zeros(len(items), np.int64)
     last[which] = np.arange(len(strong))  # of several entries, the last one stays
     newest = np.argsort(last)[-policy.recent_signals :]
-    sums = np.bincount(which, pull, minlength=len(items)).astype(np.float32)
-    return Memory(journal, items[newest], sums[newest])
+    opinion = (strong["signal"] == Signal.LIKE) | (strong["signal"] == Signal.UNLIKE)
+    sums = np.maximum(np.bincount(which, pull * opinion, minlength=len(items)), 0.0)
+    sums = (sums + np.bincount(which, pull * ~opinion, minlength=len(items))).astype(np.float32)
+    return Memory(journal, items[newest], sums[newest], now_s - policy.seen_days * DAY_S)
 
 
 @lru_cache(maxsize=1024)
@@ -95,13 +102,14 @@ def _weights(policy: TastePolicy) -> Float32:
 
 def taste(memory: Memory, vectors: Float32, policy: TastePolicy) -> Taste:
     """Directions from weighed items; vectors float32[len(memory.items), d], a zero row for an item nobody knows."""
-    liked, rejected = memory.pull > 0, memory.pull < 0
-    away = _unit(-memory.pull[rejected] @ vectors[rejected]) if rejected.any() else None
-    interests = _interests(vectors[liked], memory.pull[liked], policy)
+    pull = memory.pull / np.maximum(np.abs(memory.pull).max(initial=0.0), np.finfo(np.float32).tiny)
+    liked, rejected = pull > FAINT, pull < -FAINT
+    away = _unit(-pull[rejected] @ vectors[rejected]) if rejected.any() else None
+    interests = _interests(vectors[liked], pull[liked], policy)
     if away is not None and not away.any():
         away = None
     if away is not None and len(interests):
-        interests = _unit(interests - np.float32(PUSH) * np.maximum(interests @ away, 0)[:, None] * away)
+        interests = _unit(interests - np.float32(policy.push) * np.maximum(interests @ away, 0)[:, None] * away)
     return Taste(interests, away)
 
 
@@ -132,8 +140,8 @@ def _seeds(vectors: Float32, pull: Float32, policy: TastePolicy) -> Float32:
     seeds = [int(np.argmax(pull))]
     closest = vectors @ vectors[seeds[0]]
     while len(seeds) < policy.interests:
-        candidate = int(np.argmax(pull * (1 - closest) * (closest < SAME_INTEREST)))
-        if closest[candidate] >= SAME_INTEREST:
+        candidate = int(np.argmax(pull * (1 - closest) * (closest < policy.same_interest)))
+        if closest[candidate] >= policy.same_interest:
             break
         seeds.append(candidate)
         closest = np.maximum(closest, vectors @ vectors[candidate])

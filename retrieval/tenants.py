@@ -24,6 +24,8 @@ Scope = Literal["pk", "sk", "adm"]
 """pk: publishable, in apps. sk: secret, server to server. adm: the operator's, of no tenant."""
 
 SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+EVERYWHERE: Final = "global"
+"""What an operator calls the scope of all tenants; so no tenant may have this id."""
 NAME_CHARS: Final = 200
 SECRET_BYTES: Final = 32
 
@@ -209,8 +211,8 @@ def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
 
 def _check_new(tenant_id: str, name: str) -> None:
     problems = []
-    if not SLUG.fullmatch(tenant_id):
-        problems.append(Problem("/id", "1 to 63 of a-z, 0-9 and -, not beginning with -"))
+    if not SLUG.fullmatch(tenant_id) or tenant_id == EVERYWHERE:
+        problems.append(Problem("/id", f"1 to 63 of a-z, 0-9 and -, not beginning with -, and not {EVERYWHERE!r}"))
     if not _is_label(name):
         problems.append(Problem("/name", f"1 to {NAME_CHARS} printable characters"))
     if problems:

@@ -62,5 +62,18 @@ def serve(
     )
 
 
-if __name__ == "__main__":
+@cli.command("openapi")
+def print_openapi() -> None:
+    """Print the OpenAPI document; docs/openapi.json is its committed copy."""
+    import orjson
+
+    from service.openapi import document
+
+    typer.echo(orjson.dumps(document(), option=orjson.OPT_INDENT_2).decode())
+
+
+if __name__ == "__main__":  # a worker process imports this file under another name, and needs no commands
+    from service.operator import mount
+
+    mount(cli)
     cli()

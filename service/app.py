@@ -16,22 +16,66 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ranking.errors import PolicyError
 from retrieval import logs
 from retrieval.errors import FeedError
-from service import telemetry
+from service import openapi, telemetry
+from service.bounds import Bounded
 from service.errors import on_error, on_http_exception
 from service.resources import Resources, opened
+from service.routes.config import config
 from service.routes.events import events
-from service.routes.feed import default_feed, feed
+from service.routes.explain import explain, feed_or_explained
+from service.routes.feed import default_feed
+from service.routes.flags import get_audit, get_flag, put_flag
+from service.routes.playlists import delete_playlist, get_playlist, get_playlists, put_playlist
+from service.routes.policies import (
+    get_history,
+    get_policy,
+    preview_policy,
+    publish,
+    put_draft,
+    roll_back,
+    validate,
+)
+from service.routes.tenants import get_keys, get_tenants, patch_key, patch_tenant, post_key, post_tenant
+from service.routes.users import delete_user, get_erasure
 from service.routes.videos import delete_video, get_video, get_videos, put_videos
+from service.routes.webhooks import get_deliveries, post_secret, receive
 from service.settings import ServiceSettings
 
 ROUTES = (
-    Route("/v1/feed", feed, methods=["GET"]),
+    Route("/v1/feed", feed_or_explained, methods=["GET"]),
     Route("/v1/tenants/{tenant}/feed/default", default_feed, methods=["GET"]),
     Route("/v1/events", events, methods=["POST"]),
+    Route("/v1/users/{id}", delete_user, methods=["DELETE"]),
+    Route("/v1/erasures/{id}", get_erasure, methods=["GET"]),
+    Route("/v1/config", config, methods=["GET"]),
     Route("/v1/admin/videos", put_videos, methods=["PUT"]),
     Route("/v1/admin/videos", get_videos, methods=["GET"]),
     Route("/v1/admin/videos/{id:path}", get_video, methods=["GET"]),
     Route("/v1/admin/videos/{id:path}", delete_video, methods=["DELETE"]),
+    Route("/v1/admin/policy", get_policy, methods=["GET"]),
+    Route("/v1/admin/policy", put_draft, methods=["PUT"]),
+    Route("/v1/admin/policy/history", get_history, methods=["GET"]),
+    Route("/v1/admin/policy:validate", validate, methods=["POST"]),
+    Route("/v1/admin/policy:preview", preview_policy, methods=["POST"]),
+    Route("/v1/admin/policy:publish", publish, methods=["POST"]),
+    Route("/v1/admin/policy:rollback", roll_back, methods=["POST"]),
+    Route("/v1/admin/flags/personalisation", get_flag, methods=["GET"]),
+    Route("/v1/admin/flags/personalisation", put_flag, methods=["PUT"]),
+    Route("/v1/admin/audit", get_audit, methods=["GET"]),
+    Route("/v1/admin/tenants", get_tenants, methods=["GET"]),
+    Route("/v1/admin/tenants", post_tenant, methods=["POST"]),
+    Route("/v1/admin/tenants/{id}", patch_tenant, methods=["PATCH"]),
+    Route("/v1/admin/keys", get_keys, methods=["GET"]),
+    Route("/v1/admin/keys", post_key, methods=["POST"]),
+    Route("/v1/admin/keys/{id}", patch_key, methods=["PATCH"]),
+    Route("/v1/admin/playlists", get_playlists, methods=["GET"]),
+    Route("/v1/admin/playlists/{id:path}", get_playlist, methods=["GET"]),
+    Route("/v1/admin/playlists/{id:path}", put_playlist, methods=["PUT"]),
+    Route("/v1/admin/playlists/{id:path}", delete_playlist, methods=["DELETE"]),
+    Route("/v1/admin/webhooks/secrets", post_secret, methods=["POST"]),
+    Route("/v1/admin/webhooks/deliveries", get_deliveries, methods=["GET"]),
+    Route("/v1/webhooks/cms", receive, methods=["POST"]),
+    Route("/v1/explain/{request_id}", explain, methods=["GET"]),
 )
 
 
@@ -54,10 +98,19 @@ def application(settings: ServiceSettings) -> FastAPI:
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
 
-    app = FastAPI(title="Personalised vertical-video feeds", version="1", lifespan=lifespan, routes=list(ROUTES))
+    app = FastAPI(
+        title="Personalised vertical-video feeds",
+        version="1",
+        lifespan=lifespan,
+        routes=list(ROUTES),
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.openapi = openapi.document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
     for kind in (FeedError, PolicyError, Exception):
         app.add_exception_handler(kind, on_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_middleware(Bounded)
     app.add_middleware(Measured)
     return app
 

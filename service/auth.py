@@ -21,10 +21,11 @@ USER_ID = re.compile(r"[A-Za-z0-9_-]{32,128}", re.ASCII)
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls: the scope of the key, and its tenant (None for an admin key)."""
+    """Who calls: the scope of the key, its tenant (None for an admin key), and the id of the key itself."""
 
     scope: Scope
     tenant: str | None
+    key_id: str
 
 
 def authenticate(request: Request, live: Live, *scopes: Scope, now_s: int) -> Principal:
@@ -42,7 +43,7 @@ def authenticate(request: Request, live: Live, *scopes: Scope, now_s: int) -> Pr
         raise ForbiddenScope(f"a key of scope {key.scope} may not do this; needed: {' or '.join(scopes)}")
     if key.tenant_id is not None and live.config.tenants[key.tenant_id].status != "active":
         raise TenantSuspended("the tenant of this key is suspended")
-    return Principal(key.scope, key.tenant_id)
+    return Principal(key.scope, key.tenant_id, key.id)
 
 
 def view_of(request: Request, live: Live, *scopes: Scope, now_s: int) -> View:
@@ -58,9 +59,12 @@ def user_key(request: Request, pepper: bytes) -> str | None:
     e-mail addresses against them. Raises InvalidRequest, without repeating the value.
     """
     given = request.headers.get("feed-user")
-    if not given:
-        return None
-    if not USER_ID.fullmatch(given):
+    return rekeyed(given, pepper, "/headers/Feed-User") if given else None
+
+
+def rekeyed(user_id: str, pepper: bytes, pointer: str) -> str:
+    """What is kept of a user id. Raises InvalidRequest, naming `pointer` and not the value."""
+    if not USER_ID.fullmatch(user_id):
         allowed = "32 to 128 characters of hex or base64url: a hash, never an address or a number"
-        raise InvalidRequest([Problem("/headers/Feed-User", f"must be {allowed}")])
-    return hmac.new(pepper, given.encode(), hashlib.sha256).hexdigest()[:32]
+        raise InvalidRequest([Problem(pointer, f"must be {allowed}")])
+    return hmac.new(pepper, user_id.encode(), hashlib.sha256).hexdigest()[:32]

@@ -32,9 +32,8 @@ LIFETIME_S: Final = 3600
 MAX_CHARS: Final = 2048
 DAY_S: Final = 86_400
 _PREFIX: Final = struct.Struct("<4sH12s")
-_HEAD: Final = struct.Struct(
-    "<B8sIIBIHH"
-)  # version, chain, made_s, seed, mode, before, offset, items; flags in version
+_HEAD: Final = struct.Struct("<B8sIIBIHH")
+"""Version (and _FINAL), chain, made_s, seed, mode, before, offset, number of items."""
 _VERSION: Final = 1
 _FINAL: Final = 0x80
 
@@ -95,7 +94,7 @@ class Cursors:
     def open(self, token: str, tenant: str, user_key: str | None) -> Frozen:
         """The list in a token. Raises BadCursor; says nothing about why."""
         try:
-            raw = urlsafe_b64decode(token + "=" * (-len(token) % 4)) if len(token) <= MAX_CHARS else b""
+            raw = _decoded(token)
             key_id, day, nonce = _PREFIX.unpack_from(raw)
             cipher = _cipher(self._secrets[key_id], day)
             content = cipher.decrypt(nonce, raw[_PREFIX.size :], _bound_to(tenant, user_key))
@@ -112,7 +111,7 @@ class Cursors:
 def local_secret(path: Path) -> bytes:
     """The secret in a file of this machine, made at the first call; all workers find the same. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}")  # two containers may share folder and process id
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(os.urandom(32))
@@ -123,6 +122,16 @@ def local_secret(path: Path) -> bytes:
     finally:
         beside.unlink()
     return path.read_bytes()
+
+
+def _decoded(token: str) -> bytes:
+    """The bytes of a token. Raises ValueError also for what the library would forgive: one token, one spelling."""
+    if len(token) > MAX_CHARS:
+        raise ValueError("too long")
+    raw = urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
+    if urlsafe_b64encode(raw).rstrip(b"=") != token.encode("ascii"):
+        raise ValueError("not as we write it")
+    return raw
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ranking.errors import PolicyError
+from ranking.errors import Problem as PolicyProblem
 from retrieval import errors as stores
 from retrieval.errors import FeedError, Problem
 from service.cursor import BadCursor
@@ -41,6 +42,14 @@ class PayloadTooLarge(FeedError):
     """A body above the stated limit."""
 
 
+class UriTooLong(FeedError):
+    """A path and query above the stated limit."""
+
+
+class HeadersTooLarge(FeedError):
+    """More headers, or longer ones, than the stated limit."""
+
+
 class UnsupportedMediaType(FeedError):
     """A body that is not declared to be JSON."""
 
@@ -49,7 +58,12 @@ class BatchRefused(stores.InvalidInput):
     """A batch of which nothing could be accepted."""
 
 
-RETRY_AFTER_S: Final = "2"
+class PreconditionRequired(FeedError):
+    """A write that does not say which version it started from."""
+
+
+RETRY_AFTER_S: Final = 2
+"""In the header of a 429 or 503 that does not know better. Never 0: that would be an invitation to a stampede."""
 
 PROBLEMS: Final[Mapping[type[Exception], tuple[int, str, str]]] = MappingProxyType(
     {
@@ -62,11 +76,19 @@ PROBLEMS: Final[Mapping[type[Exception], tuple[int, str, str]]] = MappingProxyTy
         stores.AlreadyExists: (409, "already-exists", "The id is taken"),
         stores.VersionMismatch: (412, "version-mismatch", "Somebody else changed it first"),
         PayloadTooLarge: (413, "payload-too-large", "The body is too large"),
+        UriTooLong: (414, "uri-too-long", "The address is too long"),
+        PreconditionRequired: (428, "precondition-required", "The header If-Match is missing"),
         UnsupportedMediaType: (415, "unsupported-media-type", "The body must be application/json"),
         PolicyError: (422, "invalid-config", "The configuration cannot be accepted"),
         BatchRefused: (422, "batch-limits", "Nothing of the batch can be accepted"),
         stores.InvalidInput: (422, "invalid-config", "The input cannot be accepted"),
+        stores.RateLimited: (429, "rate-limited", "Too many requests"),
+        HeadersTooLarge: (431, "headers-too-large", "There are too many headers"),
         stores.StoreUnavailable: (503, "overloaded", "A store cannot answer now; try again"),
+        # These belong to loops in the background. Should one ever reach a request, trying again is right.
+        stores.SnapshotCorrupt: (503, "overloaded", "The index cannot be read now; try again"),
+        stores.StaleGeneration: (503, "overloaded", "The index is being replaced; try again"),
+        stores.LeaseLost: (503, "overloaded", "The work went to somebody else; try again"),
     }
 )
 
@@ -80,7 +102,8 @@ def answer(error: Exception) -> Response:
     """The problem document of a foreseen error."""
     status, kind, title = problem_of(error) or (500, "internal", "Something went wrong on our side")
     problems: Sequence[Any] = getattr(error, "problems", ())
-    headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else {}
+    retry_after_s = getattr(error, "retry_after_s", RETRY_AFTER_S)
+    headers = {"Retry-After": str(min(max(retry_after_s, 1), 5))} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     # The text of a store's error names hosts and files: it is for the log, not for a caller.
@@ -102,18 +125,19 @@ def document(
     return Response(orjson.dumps(body), status, dict(headers or {}), "application/problem+json")
 
 
-def worded(problem: Any) -> str:
+def worded(problem: Problem | PolicyProblem) -> str:
     """A problem in words; those of a policy say apart what is allowed."""
-    allowed = getattr(problem, "allowed", "")
-    return f"{problem.message}; allowed: {allowed}" if allowed else str(problem.message)
+    if isinstance(problem, PolicyProblem):
+        return f"{problem.problem}; allowed: {problem.allowed}"
+    return problem.message
 
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for everything that is raised. Unforeseen errors are logged with their traceback."""
     if problem_of(error) is None:
-        log.error("unforeseen", route=request.url.path, exc_info=error)
+        log.error("unforeseen", route=_route(request), exc_info=error)
     elif isinstance(error, stores.StoreUnavailable):
-        log.warning("store_unavailable", route=request.url.path, error=str(error))
+        log.warning("store_unavailable", route=_route(request), error=str(error))
     return answer(error)
 
 
@@ -123,3 +147,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, HTTPException) else None
     phrase = HTTPStatus(status).phrase
     return document(status, phrase.lower().replace(" ", "-"), phrase, phrase, headers=headers)
+
+
+def _route(request: Request) -> str:
+    """The matched pattern, never the path: a path holds ids."""
+    return str(getattr(request.scope.get("route"), "path", "(none)"))

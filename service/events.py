@@ -1,7 +1,7 @@
 """One batch of events, start to finish. No HTTP here.
 
-Each event is judged by itself; what is accepted is in the user's journal when the answer leaves, so the next feed
-already differs.
+Each event is judged by itself. When the answer leaves, what is accepted is in the durable stream, from which it is
+archived and counted, and in the user's journal, so the next feed already differs.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from retrieval.counters import Counters
-from retrieval.errors import StoreUnavailable
-from retrieval.journal import Journals, Signal, entries
+from retrieval.journal import LATE_S, Signal
+from retrieval.stream import Answer, Event, Stream
 from retrieval.view import View
 
 MAX_EVENTS: Final = 100
 MAX_BYTES: Final = 64 << 10
-OLDEST_S: Final = 7 * 86_400
-"""An event that claims to be older is dated back no further."""
-ANONYMOUS: Final = "-"
-"""In place of a user key: anonymous events are counted, and belong to nobody's journal."""
+REQUEST_ID: Final = r"[0-9a-f-]{0,36}"
+"""Ours, and nothing a host app might be tempted to put there: it is kept, and ids of people must not be."""
 
 Type = Literal[
     "impression",
@@ -43,7 +40,7 @@ Type = Literal[
 SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType({s.name.lower(): s for s in Signal if s is not Signal.SERVED})
 
 
-class Event(BaseModel):
+class SentEvent(BaseModel):
     """One event as the SDK sends it. Fields we do not know are dropped before anything is stored or logged."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -51,7 +48,7 @@ class Event(BaseModel):
     id: UUID = Field(description="made by the SDK, the same on every retry; UUIDv7 recommended")
     type: Type
     item_id: Annotated[str, Field(min_length=1, max_length=200)]
-    request_id: Annotated[str, Field(max_length=64)] = Field("", description="of the feed answer that showed the item")
+    request_id: str = Field("", pattern=rf"^{REQUEST_ID}$", description="of the feed answer that showed the item")
     position: Annotated[int, Field(ge=0, le=100_000)] | None = None
     occurred_at: AwareDatetime
     value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
@@ -59,7 +56,7 @@ class Event(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _watch_has_value(self) -> Event:
+    def _watch_has_value(self) -> SentEvent:
         if self.type == "watch" and self.value is None:
             raise ValueError("value is required for type watch: the fraction watched, 0 to 1")
         return self
@@ -91,60 +88,55 @@ async def record(
     *,
     sent_at: datetime | None,
     now_s: int,
-    journals: Journals,
-    counters: Counters,
+    stream: Stream,
 ) -> Outcome:
     """Judge, deduplicate and store a batch of decoded JSON values.
 
-    Raises StoreUnavailable when the journal cannot be written: nothing is acknowledged, and the SDK may send the same
-    ids again.
+    Raises StoreUnavailable when it cannot be made durable: nothing is acknowledged, and the SDK may send the same ids
+    again.
     """
-    outcome, rows, ids = Outcome(), [], []
+    outcome, events, indices = Outcome(), [], []
     for index, value in enumerate(raw):
         judged = _judge(index, value, view, sent_at, now_s)
         if isinstance(judged, Rejected):
             outcome.rejected.append(judged)
         else:
-            event_id, row = judged
-            ids.append(event_id)
-            rows.append(row)
-    if rows:
-        new = await journals.record(view.tenant.id, user_key or ANONYMOUS, ids, entries(rows))
-        outcome.accepted, outcome.duplicate = sum(new), len(new) - sum(new)
-        taken = [row for row, is_new in zip(rows, new, strict=True) if is_new]
-        await _count(taken, view, counters, now_s)
+            events.append(judged)
+            indices.append(index)
+    answers = await stream.record(view.tenant.id, user_key, events, now_s=now_s) if events else []
+    outcome.accepted, outcome.duplicate = answers.count(Answer.ACCEPTED), answers.count(Answer.DUPLICATE)
+    for index, event, answer in zip(indices, events, answers, strict=True):
+        if answer is Answer.ERASED:
+            outcome.rejected.append(Rejected(index, str(event.id), "erased", "happened before its user was erased"))
     return outcome
 
 
-async def _count(rows: Sequence[tuple[int, int, Signal, float]], view: View, counters: Counters, now_s: int) -> None:
-    """Popularity is a statistic: missing one batch while Redis is away is no reason to refuse it."""
-    counted = [(item, signal, strength) for item, _, signal, strength in rows]
-    try:
-        await counters.add(view.tenant.id, counted, now_s=now_s)
-    except StoreUnavailable:
-        return
-
-
-def _judge(
-    index: int, value: Any, view: View, sent_at: datetime | None, now_s: int
-) -> Rejected | tuple[str, tuple[int, int, Signal, float]]:
+def _judge(index: int, value: Any, view: View, sent_at: datetime | None, now_s: int) -> Rejected | Event:
     given_id = value.get("id") if isinstance(value, dict) else None
     shown_id = given_id[:64] if isinstance(given_id, str) else None
     try:
-        event = Event.model_validate(value)
+        sent = SentEvent.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = "/".join(str(part) for part in first["loc"])
         return Rejected(index, shown_id, "invalid", f"{where}: {first['msg']}" if where else first["msg"])
-    item = view.snapshot.find(event.item_id)
+    item = view.snapshot.find(sent.item_id)
     if item is None:
-        return Rejected(index, str(event.id), "unknown_item", "item_id: no such video here")
-    strength = 1.0 if event.value is None else event.value
-    return str(event.id), (item, _moment_s(event, sent_at, now_s), SIGNALS[event.type], strength)
+        return Rejected(index, str(sent.id), "unknown_item", "item_id: no such video here")
+    claimed_s = _claimed_s(sent, sent_at, now_s)
+    return Event(
+        id=sent.id,
+        signal=SIGNALS[sent.type],
+        item=item,
+        at_s=max(claimed_s, now_s - LATE_S),
+        claimed_s=claimed_s,
+        value=sent.value if sent.type == "watch" else None,
+        request_id=sent.request_id,
+        position=sent.position,
+    )
 
 
-def _moment_s(event: Event, sent_at: datetime | None, now_s: int) -> int:
-    """When it happened by our clock: now, less what the SDK's own clock says has passed since."""
+def _claimed_s(sent: SentEvent, sent_at: datetime | None, now_s: int) -> int:
+    """When it happened by our clock: now, less what the SDK's own clock says has passed since. Never in the future."""
     sent_s = now_s if sent_at is None else sent_at.timestamp()
-    passed_s = sent_s - event.occurred_at.timestamp()
-    return int(now_s - min(max(passed_s, 0.0), OLDEST_S))
+    return int(now_s - max(sent_s - sent.occurred_at.timestamp(), 0.0))

@@ -6,14 +6,18 @@
 
 Redis only improves the answer. Without it a first page is the non-personalised one and says `fallback`; a later page
 that would need it is empty, says so, and keeps its cursor, because what the chain has had is not known just then.
+
+A flag that flips in the middle of a chain lets the list that is being read go on; the list after it is made under the
+new flag, and begins on a page of its own, so that no page is of two modes.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -23,8 +27,11 @@ from ranking.context import Context
 from ranking.rank import REASONS, Ranking, rank
 from retrieval.chains import Chains
 from retrieval.errors import StoreUnavailable
-from retrieval.journal import EMPTY, Journal, Journals, Signal, entries
+from retrieval.flags import Mode
+from retrieval.journal import EMPTY, Journal, position
+from retrieval.limits import LimitedJournals
 from retrieval.sources import Ask, allowed_for, gather
+from retrieval.stream import Serve, ServedItem, Stream
 from retrieval.taste import NOBODY, Memory, remember, taste
 from retrieval.view import View, clear, is_set
 from service import etag
@@ -35,6 +42,16 @@ LIST_SIZE: Final = 200
 
 MODES: Final = ("personalised", "cold_start", "holdout", "fallback", "killed")
 """What a page is. A cursor holds positions in this list."""
+PERSONAL: Final = ("personalised", "cold_start")
+UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "holdout": ("holdout", ()),
+        "killed": ("killed", ()),
+        # Nobody's fault and nothing broken, but the same feed: the app is told why it is not personalised.
+        "off": ("fallback", ("personalisation_off",)),
+    }
+)
+"""What a page is for whom the flags do not personalise, and what it says beside."""
 
 Items = npt.NDArray[np.uint32]
 
@@ -43,17 +60,19 @@ Items = npt.NDArray[np.uint32]
 class Asked:
     """What a request asks, checked and stripped of everything that names anybody.
 
-    user_key: None is an anonymous user. mode: what the flags say: personalised, holdout or killed. `refresh` wants
-    another order. `if_none_match` are the tags the client has.
+    user_key: None is an anonymous user. key_id: of the key it came with. mode: what the flags say. `refresh` wants another order. `if_none_match` are
+    the tags the client has. `dropped`: there was a hint that is on no list.
     """
 
     view: View
     user_key: str | None
     limit: int
     context: Context
-    mode: str = "personalised"
+    key_id: str = ""
+    mode: Mode = "personalised"
     refresh: bool = False
     if_none_match: str | None = None
+    dropped: bool = False
 
 
 @dataclass
@@ -61,7 +80,8 @@ class Page:
     """The answer, before it is JSON. `position` is that of its first item in the chain, `frozen` the list after this
     page, None at the end of everything.
 
-    `unchanged` is a 304: the client's page is still right, and nothing else here is filled.
+    `unchanged` is a 304: the client's page is still right, and nothing else here is filled. `scores` are the ranker's,
+    empty where a frozen list is read on; `journal_position` says from which state of the journal the list was made.
     """
 
     mode: str
@@ -73,65 +93,71 @@ class Page:
     unchanged: bool = False
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    scores: Sequence[float | None] = ()
+    journal_position: int = 0
 
 
 @dataclass(frozen=True)
 class Stores:
     """The user state that a feed may read."""
 
-    journals: Journals
+    journals: LimitedJournals
     chains: Chains
 
 
 async def first_page(asked: Asked, stores: Stores) -> Page:
-    """Page 1, always: whatever is wrong with Redis, the answer is a page."""
+    """Page 1, always: whatever is wrong with Redis, the answer is a page. Raises RateLimited."""
     clock = Clock()
     if asked.mode != "personalised":
-        return default_page(asked, asked.mode)
+        return default_page(asked, *UNFLAGGED[asked.mode])
     try:
         journal = await _journal(asked, stores)
     except StoreUnavailable:
         return default_page(asked, "fallback", ["user_state_unavailable"])
     clock.lap("state")
 
-    versions = etag.versions(asked.view, journal, asked.mode, now_s=asked.context.now_s)
-    if not asked.refresh and (tag := etag.still_right(asked.if_none_match, versions)):
+    versions = _versions(asked, journal)
+    if tag := _still_right(asked, versions):
         return Page(asked.mode, NO_ITEMS, (), tag=tag, unchanged=True, timings_ms=clock.laps_ms)
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
     page = _page(asked, _listed(asked, memory, NO_ITEMS, clock), os.urandom(8), before=0)
-    page.tag = etag.tag(versions, asked.context.seed)
+    page.tag = etag.tag(versions, asked.context.seed, asked.context.now_s)
     page.timings_ms = clock.laps_ms
+    page.journal_position = position(journal)
     return page
 
 
 async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
-    """A later page of the chain a cursor belongs to."""
+    """A later page of the chain a cursor belongs to. Raises RateLimited, once in a list."""
     clock = Clock()
     if asked.context.now_s - frozen.made_s > LIFETIME_S:
-        page = await first_page(asked, stores)
-        page.degraded.append("cursor_restarted")
-        return page
+        return await _restarted(asked, stores)
     taken, rest = _take(asked, frozen, asked.limit)
     if len(taken.items) == asked.limit or frozen.final:
         return replace(taken, frozen=rest if rest.left or not frozen.final else None, timings_ms=clock.laps_ms)
+    mode = _mode_from_here(asked, frozen)
+    if len(taken.items) and mode is not None and mode != taken.mode:
+        return replace(taken, frozen=rest, degraded=["mode_changed"], timings_ms=clock.laps_ms)
     try:
-        journal = await _journal(asked, stores)
-        had = await stores.chains.had(asked.view.tenant.id, frozen.chain.hex(), frozen.items)
+        journal = EMPTY if mode is not None else await _journal(asked, stores)
+        had = np.unique(await stores.chains.had(asked.view.tenant.id, frozen.chain.hex(), frozen.items))
     except StoreUnavailable:
         return replace(taken, frozen=rest, degraded=["user_state_unavailable"])
     clock.lap("state")
+    if len(had) < frozen.before + len(frozen.items):
+        return await _restarted(asked, stores)  # what the chain has had was lost: going on might repeat it
 
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-    if MODES[frozen.mode] not in ("personalised", "cold_start"):
-        memory = NOBODY
     more = replace(asked, limit=asked.limit - len(taken.items), context=replace(asked.context, seed=frozen.seed))
-    page = _page(more, _listed(more, memory, had, clock), frozen.chain, before=frozen.before + len(frozen.items))
+    listed = _listed(more, memory, had, clock)
+    page = _page(more, listed, frozen.chain, before=frozen.before + len(frozen.items), mode=mode)
     return replace(
         page,
-        mode=taken.mode,
+        mode=taken.mode if len(taken.items) else page.mode,
         position=taken.position,
         items=np.concatenate([taken.items, page.items]),
         reasons=[*taken.reasons, *page.reasons],
+        scores=page.scores if not len(taken.items) else (),
         timings_ms=clock.laps_ms,
     )
 
@@ -139,20 +165,48 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
 def default_page(asked: Asked, mode: str, degraded: Sequence[str] = ()) -> Page:
     """The non-personalised feed: the same rules, filters and caps, and nobody's taste."""
     clock = Clock()
-    anyone = replace(asked, context=replace(asked.context, seed=0))
+    anyone = asked if asked.refresh else replace(asked, context=replace(asked.context, seed=0))
     page = _page(anyone, _listed(anyone, NOBODY, NO_ITEMS, clock), os.urandom(8), before=0, mode=mode)
     page.degraded = [*degraded, *page.degraded]
     page.timings_ms = clock.laps_ms
     return page
 
 
-async def remember_served(asked: Asked, page: Page, journals: Journals) -> None:
-    """After the answer: note what was served, so that it steps back next time. Best effort."""
-    if asked.user_key is None or not len(page.items):
+def public_page(asked: Asked) -> Page:
+    """The default feed as anybody may fetch and keep it: with a tag, because nothing about it depends on a user."""
+    versions = _versions(asked, EMPTY)
+    if tag := _still_right(asked, versions):
+        return Page("fallback", NO_ITEMS, (), tag=tag, unchanged=True)
+    page = default_page(asked, "fallback")
+    page.tag = etag.tag(versions, 0, asked.context.now_s)
+    return page
+
+
+async def remember_served(asked: Asked, page: Page, request_id: str, written: Stream) -> None:
+    """After the answer: note what was served, so that it steps back next time, and log it. Best effort."""
+    if not len(page.items):
         return
-    served = entries([(item, asked.context.now_s, Signal.SERVED, 1.0) for item in page.items.tolist()])
+    scores = page.scores or [None] * len(page.items)
+    serve = Serve(
+        request_id=request_id,
+        tenant=asked.view.tenant.id,
+        user_key=asked.user_key,
+        at_s=asked.context.now_s,
+        mode=page.mode,
+        surface=asked.context.surface,
+        generation=asked.view.snapshot.generation,
+        policy_version=asked.view.policy_version,
+        seed=asked.context.seed,
+        journal_position=page.journal_position,
+        items=[
+            ServedItem(item, place, reason, score)
+            for place, (item, reason, score) in enumerate(
+                zip(page.items.tolist(), page.reasons, scores, strict=True), start=page.position
+            )
+        ],
+    )
     try:
-        await journals.append(asked.view.tenant.id, asked.user_key, served)
+        await written.served(serve)
     except StoreUnavailable:
         return  # the next first page may repeat an item
 
@@ -166,6 +220,23 @@ class Listed:
     reasons: npt.NDArray[np.uint8]
     final: bool
     degraded: list[str]
+    scores: npt.NDArray[np.float32]
+
+
+async def _restarted(asked: Asked, stores: Stores) -> Page:
+    """A first page where a later one was asked for: a new chain, and the page says so."""
+    page = await first_page(replace(asked, if_none_match=None), stores)
+    page.degraded.append("cursor_restarted")
+    return page
+
+
+def _mode_from_here(asked: Asked, frozen: Frozen) -> str | None:
+    """What the next list of a chain is, when it is not made from the user's taste: a flag says so by now, or the chain
+    began like that. A fallback stays one: taste that comes back in the middle would reorder what was scrolled past.
+    """
+    if asked.mode != "personalised":
+        return UNFLAGGED[asked.mode][0]
+    return None if MODES[frozen.mode] in PERSONAL else MODES[frozen.mode]
 
 
 def _listed(asked: Asked, memory: Memory, without: Items, clock: Clock) -> Listed:
@@ -189,6 +260,7 @@ def _listed(asked: Asked, memory: Memory, without: Items, clock: Clock) -> Liste
         reasons=ranking.reason,
         final=final,
         degraded=_shortcomings(ranking, asked, memory),
+        scores=ranking.score[ranking.rows],
     )
 
 
@@ -212,6 +284,7 @@ def _page(asked: Asked, listed: Listed, chain: bytes, *, before: int, mode: str 
         reasons=_words(listed.reasons[: asked.limit]),
         frozen=frozen if frozen.left or not frozen.final else None,
         degraded=listed.degraded,
+        scores=listed.scores[: asked.limit].tolist(),
     )
 
 
@@ -263,9 +336,25 @@ class Clock:
 NO_ITEMS: Final[Items] = np.zeros(0, np.uint32)
 
 
+def _versions(asked: Asked, journal: Journal) -> str:
+    asks = etag.checksum_of(asked.user_key, asked.mode, asked.limit, asked.context)
+    return etag.versions(asked.view, journal, asks, now_s=asked.context.now_s)
+
+
+def _still_right(asked: Asked, versions: str) -> str | None:
+    if asked.refresh:
+        return None
+    return etag.still_right(asked.if_none_match, versions, now_s=asked.context.now_s)
+
+
 async def _journal(asked: Asked, stores: Stores) -> Journal:
-    """The user's journal, empty for an anonymous user. Raises StoreUnavailable."""
-    return EMPTY if asked.user_key is None else await stores.journals.read(asked.view.tenant.id, asked.user_key)
+    """The user's journal, empty for an anonymous user. Raises RateLimited, StoreUnavailable (not for the latter)."""
+    try:
+        return await stores.journals.read(asked.view.tenant.id, asked.user_key, asked.key_id)
+    except StoreUnavailable:
+        if asked.user_key is None:
+            return EMPTY  # only the rate was asked for
+        raise
 
 
 def _vectors(view: View, memory: Memory) -> npt.NDArray[np.float32]:
@@ -290,6 +379,8 @@ def _words(reasons: npt.NDArray[np.uint8]) -> list[str]:
 def _shortcomings(ranking: Ranking, asked: Asked, memory: Memory) -> list[str]:
     """Why the page is not what it should be, if it is not."""
     said = ["caps_relaxed"] if ranking.relaxed else []
+    if asked.dropped:
+        said.append("hints_dropped")
     if not asked.view.snapshot.n_items:
         return [*said, "empty_catalogue"]
     if len(ranking.rows) < asked.limit:

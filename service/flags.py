@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -58,6 +58,24 @@ class LiveFlags:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def set(
+        self, scope: str, change: Mapping[str, Any], *, author: str, if_version: int | None
+    ) -> tuple[Flag, tuple[str, ...]]:
+        """Change a flag in every store that answers, and here at once: (the flag, the stores that have it).
+
+        Raises like `FlagStores.set`.
+        """
+        flag, stored_in = await self.stores.set(
+            scope,
+            change,
+            author=author,
+            if_version=if_version,
+            now_ms=int(time.time() * 1000),
+            known=self.flags.by_scope.get(scope),
+        )
+        await self._learned({scope: flag})
+        return flag, stored_in
 
     async def look_at_files(self) -> None:
         """Kill files of this machine. Raises OSError: what was there stays."""

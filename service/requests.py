@@ -9,9 +9,11 @@ import orjson
 from starlette.requests import Request
 
 from retrieval.errors import Problem
-from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.errors import InvalidRequest, PayloadTooLarge, PreconditionRequired, UnsupportedMediaType
 
 SHOWN_CHARS = 40
+MAX_UNKNOWN = 50
+TEXT_CHARS = 500
 
 
 async def body_of(request: Request, most_bytes: int) -> bytes:
@@ -44,6 +46,50 @@ def json_of(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest([Problem("", f"is not JSON: {str(error)[:100]}")]) from error
+
+
+def object_of(value: Any, *known: str) -> dict[str, Any]:
+    """The value if it is an object with no other keys than the known ones. Raises InvalidRequest with every problem."""
+    if not isinstance(value, dict):
+        raise InvalidRequest([Problem("", f"must be an object with {', '.join(known)}")])
+    unknown = [key for key in value if key not in known]
+    if unknown:
+        allowed = f"is not a known field; allowed: {', '.join(known)}"
+        raise InvalidRequest([Problem(f"/{pointer_token(key)}", allowed) for key in unknown[:MAX_UNKNOWN]])
+    return value
+
+
+def text_of(value: dict[str, Any], *names: str) -> tuple[str, ...]:
+    """The values of mandatory text fields. Raises InvalidRequest with every one that is missing or not text."""
+    problems = [
+        Problem(f"/{name}", f"is required: 1 to {TEXT_CHARS} printable characters")
+        for name in names
+        if not isinstance(text := value.get(name), str) or not 1 <= len(text) <= TEXT_CHARS or not text.isprintable()
+    ]
+    if problems:
+        raise InvalidRequest(problems)
+    return tuple(value[name] for name in names)
+
+
+def if_match(request: Request) -> str:
+    """The only tag in If-Match, without its quotes. Raises PreconditionRequired."""
+    given = request.headers.get("if-match", "").strip().removeprefix("W/").strip('"')
+    if not given:
+        raise PreconditionRequired("send If-Match with the ETag you started from")
+    return given
+
+
+def versions_in(tag: str, count: int) -> tuple[int, ...]:
+    """The numbers of a tag like 3.17; -1 for each when it is no tag of ours, so that it equals no version."""
+    parts = tag.split(".")
+    if len(parts) != count or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
+        return (-1,) * count
+    return tuple(int(part) for part in parts)
+
+
+def pointer_token(key: object) -> str:
+    """A key as one token of a JSON pointer, shortened."""
+    return str(key)[:SHOWN_CHARS].replace("~", "~0").replace("/", "~1")
 
 
 def list_of(value: Any, name: str, most: int) -> list[Any]:

@@ -13,20 +13,30 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from retrieval.audit import Audit
 from retrieval.catalogue import Catalogue
 from retrieval.chains import Chains
 from retrieval.counters import Counters
 from retrieval.database import connect
+from retrieval.deliveries import Deliveries
+from retrieval.erasure import Erasures
 from retrieval.flag_stores import FlagMirror, FlagStores, FlagTable, KillFiles
 from retrieval.journal import Journals
+from retrieval.leases import Leases
+from retrieval.limits import LimitedJournals, Rate
 from retrieval.live import Live
+from retrieval.playlists import Playlists
 from retrieval.policies import Policies
+from retrieval.recall import Recall
 from retrieval.store import Store
+from retrieval.stream import Stream
 from retrieval.tenants import Tenants
 from service.cursor import Cursors, local_secret
 from service.feed import Stores
 from service.flags import LiveFlags
+from service.publishing import Publishing
 from service.settings import ServiceSettings
+from service.webhooks import Sweep
 
 FLAGS_TIMEOUT_S: Final = 0.5
 """Longest wait for the mirror of the flags; its loop must notice soon when it is back."""
@@ -34,7 +44,7 @@ FLAGS_TIMEOUT_S: Final = 0.5
 
 @dataclass(frozen=True)
 class Resources:
-    """`journals` answers within the feed's time limit; `written` and `counters` are for storing, which may take longer.
+    """`journals` answers within the feed's time limit; `written` is for storing, which may take longer.
 
     `clock` gives unix seconds.
     """
@@ -44,18 +54,28 @@ class Resources:
     live: Live
     flags: LiveFlags
     journals: Journals
-    written: Journals
-    counters: Counters
+    limited: LimitedJournals
+    written: Stream
+    erasures: Erasures
     chains: Chains
     cursors: Cursors
     catalogue: Catalogue
     tenants: Tenants
     policies: Policies
+    playlists: Playlists
+    audit: Audit
+    deliveries: Deliveries
+    sweep: Sweep
+    recall: Recall
     clock: Callable[[], float] = time.time
 
     @property
     def feed_stores(self) -> Stores:
-        return Stores(self.journals, self.chains)
+        return Stores(self.limited, self.chains)
+
+    @property
+    def publishing(self) -> Publishing:
+        return Publishing(self.policies, self.playlists, self.live)
 
     @property
     def now_s(self) -> int:
@@ -88,27 +108,52 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
         snapshots_s=settings.snapshot_poll_ms / 1000,
         counters_s=settings.counters_poll_ms / 1000,
     )
+    sweep = Sweep(
+        Deliveries(engine), Catalogue(engine), Leases(engine), dim=settings.vector_dim, clock=time.time
+    )
+    sweep.start()
     try:
         yield Resources(
             settings=settings,
             engine=engine,
             live=live,
             flags=flags,
-            journals=Journals(reader, cap=settings.journal_entries),
-            written=Journals(writer, cap=settings.journal_entries),
-            counters=counters,
+            journals=Journals(reader),
+            limited=LimitedJournals(
+                reader,
+                per_user=_rate(settings.user_requests_per_s, settings.burst_s),
+                per_key=_rate(settings.key_requests_per_s, settings.burst_s),
+            ),
+            written=Stream(
+                writer,
+                cap=settings.journal_entries,
+                serve_share=settings.serve_log_share,
+                fsync=settings.events_fsync,
+                replicas=settings.events_replicas,
+            ),
+            erasures=Erasures(writer),
             chains=Chains(reader),
             cursors=Cursors(_cursor_secrets(settings)),
             catalogue=Catalogue(engine),
             tenants=Tenants(engine),
             policies=Policies(engine),
+            playlists=Playlists(engine),
+            audit=Audit(engine),
+            deliveries=sweep.deliveries,
+            sweep=sweep,
+            recall=Recall(quick),
         )
     finally:
+        await sweep.stop()
         await flags.stop()
         await live.stop()
         for redis in (reader, writer, quick):
             await redis.aclose()
         await engine.dispose()
+
+
+def _rate(per_s: float, burst_s: float) -> Rate:
+    return Rate(per_s, round(per_s * burst_s))
 
 
 def _cursor_secrets(settings: ServiceSettings) -> list[bytes]:

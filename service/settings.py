@@ -20,8 +20,21 @@ class ServiceSettings(StoreSettings):
     snapshot_poll_ms: int = Field(250, ge=50, le=60_000, description="how often published snapshots are looked at")
     counters_poll_ms: int = Field(10_000, ge=100, le=600_000, description="how often popularity is read anew")
     journal_entries: int = Field(4096, ge=64, le=65_536, description="entries kept per user; older ones are dropped")
+    serve_log_share: float = Field(1.0, ge=0, le=1, description="share of pages that are written to the serve log")
+    events_fsync: bool = Field(
+        False,
+        description="acknowledge events only when Redis has them on its disk; needless with `appendfsync always`, and "
+        "with `everysec` it takes up to a second: raise redis_write_timeout_ms to 3000 then",
+    )
+    events_replicas: int = Field(0, ge=0, le=10, description="acknowledge events only when so many replicas have them")
+    user_requests_per_s: float = Field(20, ge=0, description="feed requests a user may make; 0: as many as they like")
+    key_requests_per_s: float = Field(10_000, ge=0, description="feed requests under one key; 0: as many as come")
+    burst_s: float = Field(10, ge=1, le=600, description="so many seconds' worth of requests may come at once")
     cursor_secrets: str = Field(
         "", repr=False, description="what cursors are sealed with, newest first, comma between; empty: made locally"
     )
     admin_body_bytes: int = Field(16 << 20, ge=1024, description="largest body of an admin request")
+    minimum_versions: dict[str, str] = Field(
+        {}, description='oldest SDK served well, by platform, as JSON: {"ios": "1.2.0"}; what /v1/config says'
+    )
     metrics_dir: Path = Field(Path("var/metrics"), description="where worker processes share their metrics")

@@ -1,3 +1,8 @@
 """Fixtures for every test come from these modules."""
 
-pytest_plugins = ["tests.support.databases", "tests.support.redis_server", "tests.support.running"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.redis_server",
+    "tests.support.running",
+    "tests.support.indexing",
+]

@@ -25,9 +25,10 @@ def read_videos(limit_per_tenant: int | None = None) -> dict[str, list[dict[str,
     return dict(videos)
 
 
-def newest_about(topic: str, tenant: str, count: int) -> list[str]:
+def newest_about(topic: str, tenant: str, count: int, limit_per_tenant: int | None = None) -> list[str]:
     """The ids of at most `count` of the tenant's videos in the category `topic`, newest first."""
-    return [video["id"] for video in read_videos()[tenant] if topic in video["categories"]][:count]
+    videos = read_videos(limit_per_tenant)[tenant]
+    return [video["id"] for video in videos if topic in video["categories"]][:count]
 
 
 def fingerprint(limit_per_tenant: int | None) -> str:

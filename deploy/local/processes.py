@@ -45,12 +45,6 @@ class Child:
         """True as soon as the program is gone, for whatever reason."""
         return self.process.poll() is not None
 
-    def last_lines(self, count: int) -> str:
-        """The end of the program's log, at most `count` lines; an empty text when it wrote nothing."""
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 400 * count))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
-
     def stop(self) -> None:
         """SIGTERM, wait `grace_s`, then SIGKILL to everything that is left of its process group. Never raises."""
         with contextlib.suppress(ProcessLookupError):
@@ -59,6 +53,14 @@ class Child:
             self.process.wait(self.grace_s)
         guard.signalled(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The end of a log, at most `count` lines that are not empty; an empty text when there are none."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 400 * count))
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join([line for line in lines if line.strip()][-count:])
 
 
 def spawn(name: str, command: Sequence[str], log: Path, *, env: Mapping[str, str], grace_s: float) -> Child:
@@ -157,7 +159,7 @@ def ended_error(child: Child) -> StartError:
     """The message for a program that ended by itself: how, the last lines it wrote, and where the rest is."""
     code = child.process.wait()
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    return StartError(f"{child.name} {how}. The end of {child.log}:\n\n{child.last_lines(15)}")
+    return StartError(f"{child.name} {how}. The end of {child.log}:\n\n{last_lines(child.log, 15)}")
 
 
 def _close(stream: IO[str] | None) -> None:

@@ -39,7 +39,7 @@ class Display:
     def waits_for(self, awaited: list[str]) -> None:
         """Name what is not ready, once nothing has moved for a while."""
         if time.monotonic() > self._moved_at + STUCK_AFTER_S:
-            say("\n".join(f"waiting    for {what}" for what in awaited))
+            say("waiting    for " + "\n           and ".join(awaited))
             self._moved_at = time.monotonic()
 
     def _draw(self, now: Embedded) -> None:

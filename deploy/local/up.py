@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from deploy.local.checks import check_disk, check_ports, only_run
 from deploy.local.demo import Demo
 from deploy.local.demo_file import newest_about
 from deploy.local.demo_keys import DemoKeys, write_keys
-from deploy.local.processes import Children, answering, ended_error
+from deploy.local.processes import Children, answering, ended_error, last_lines
 from deploy.local.progress import progress_display
 from deploy.local.words import say, say_how_to_call, say_try_this
 from retrieval.settings import StoreSettings
@@ -24,6 +25,7 @@ from retrieval.settings import StoreSettings
 HOST = "127.0.0.1"
 LOOK_EVERY_S = 0.5
 LOW_DISK_BYTES = 200_000_000
+FULL_DISK_BYTES = 1_000_000
 TRY_TOPIC = "security"
 TRY_LIKES = 4
 
@@ -44,6 +46,11 @@ class Options:
         return f"http://{HOST}:{self.port}"
 
     @property
+    def limit(self) -> int | None:
+        """Most videos a tenant gets, None for all."""
+        return self.videos_per_tenant or None
+
+    @property
     def settings(self) -> StoreSettings:
         """Where the stores of this run are: all in its own folder."""
         return StoreSettings(
@@ -51,6 +58,7 @@ class Options:
             redis_url=f"redis://{HOST}:{self.redis_port}/0",
             snapshot_dir=self.folder / "snapshots",
             state_dir=self.folder / "state",
+            archive_url=str(self.folder / "archive"),
         )
 
     @property
@@ -79,7 +87,7 @@ async def up(options: Options) -> None:
             write_keys(options.folder, keys)  # last: whoever finds it may call
             say(f"ready after {time.monotonic() - began:.0f} s\n")
             say_how_to_call(keys, options.folder)
-            _say_try_this(keys)
+            _say_try_this(keys, options)
             await _watch(children, options.folder)
 
 
@@ -94,7 +102,7 @@ async def _start_redis(children: Children, options: Options) -> None:
 
 async def _load(demo: Demo, options: Options) -> None:
     began = time.monotonic()
-    videos = await demo.load(options.videos_per_tenant or None)
+    videos = await demo.load(options.limit)
     say(f"catalogue  {len(videos)} tenants, {sum(videos.values()):,} videos ({time.monotonic() - began:.1f} s)")
 
 
@@ -111,7 +119,7 @@ async def _ready(children: Children, demo: Demo, keys: DemoKeys, options: Option
     """Show how embedding goes until every tenant's snapshot is complete and its feed has something in it."""
     with progress_display(await demo.embedded()) as display:
         while awaited := await _awaited(demo, keys, options):
-            _check_children(children)
+            _check_children(children, options.folder)
             display.waits_for(awaited)
             await asyncio.sleep(LOOK_EVERY_S)
             display.show(await demo.embedded())
@@ -122,31 +130,45 @@ async def _ready(children: Children, demo: Demo, keys: DemoKeys, options: Option
 async def _awaited(demo: Demo, keys: DemoKeys, options: Options) -> list[str]:
     """What is not ready yet, in words; nothing means that every curl line works."""
     if unpublished := await demo.unpublished():
-        return [f"the snapshot of {tenant} {failure}".rstrip() for tenant, failure in unpublished.items()]
+        full = (
+            [f"space on the disk of {options.folder}, which is full"]
+            if _disk_is_low(options.folder, FULL_DISK_BYTES)
+            else []
+        )
+        failures = sorted({failure for failure in unpublished.values() if failure})
+        return [*full, f"the snapshots of {', '.join(unpublished)}", *failures]
     if not probe.is_ready(options.health_port):
-        return [f"the service, see {_log(options, 'service')}"]
+        log = _log(options, "service")
+        return [f"the service, see {log}: {last_lines(log, 1)}"]
     tenants = keys["tenants"]
     return [f"the feed of {t['id']}" for t in tenants if not probe.gives_videos(options.port, t["publishable_key"])]
 
 
-def _say_try_this(keys: DemoKeys) -> None:
+def _say_try_this(keys: DemoKeys, options: Options) -> None:
     tenant = keys["tenants"][0]
-    say_try_this(keys["base_url"], tenant, TRY_TOPIC, newest_about(TRY_TOPIC, tenant["id"], TRY_LIKES))
+    if liked := newest_about(TRY_TOPIC, tenant["id"], TRY_LIKES, options.limit):
+        say_try_this(keys["base_url"], tenant, TRY_TOPIC, liked)
 
 
 async def _watch(children: Children, folder: Path) -> None:
     """Return never: only a signal, or the end of one of the programs, ends a demo that runs."""
     warned = False
     while True:
-        _check_children(children)
-        if not warned and shutil.disk_usage(folder).free < LOW_DISK_BYTES:
+        _check_children(children, folder)
+        if not warned and _disk_is_low(folder, LOW_DISK_BYTES):
             say(f"the disk of {folder} is nearly full: writes will soon fail until space is freed")
             warned = True
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _check_children(children: Children) -> None:
+def _disk_is_low(folder: Path, at_most_bytes: int) -> bool:
+    return shutil.disk_usage(folder).free <= at_most_bytes
+
+
+def _check_children(children: Children, folder: Path) -> None:
     if ended := children.first_ended():
+        if _disk_is_low(folder, FULL_DISK_BYTES):  # its log had no room for the reason either
+            raise OSError(errno.ENOSPC, f"{ended.name} ended")
         raise ended_error(ended)
 
 
@@ -158,8 +180,10 @@ async def until_signalled(options: Options) -> None:
     """`up`, ended by Ctrl-C, SIGTERM or a closed terminal. More signals change nothing: the end is under way."""
     task = asyncio.ensure_future(up(options))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup make run` is meant to outlive its terminal
+        loop.add_signal_handler(signal.SIGHUP, task.cancel)
     try:
         await task
     except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -14,8 +15,9 @@ from deploy.local.demo_keys import DemoKeys, TenantKeys
 
 
 def say(text: str) -> None:
-    """One line, at once, also into a pipe."""
-    print(text, flush=True)
+    """One line, at once, also into a pipe. A terminal that was closed, a pipe nobody reads: nothing stops for that."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def demo_user(tenant: str) -> str:
@@ -45,7 +47,7 @@ def say_how_to_call(keys: DemoKeys, folder: Path) -> None:
 
 def say_try_this(base_url: str, tenant: TenantKeys, topic: str, item_ids: Sequence[str]) -> None:
     """A line that visibly turns one tenant's feed, for a person who has just seen it."""
-    say(f"\nTry this: like {len(item_ids)} talks about {topic}, then ask for {tenant['id']}'s feed again.")
+    say(f"\nTry this: like some talks about {topic}, then ask for {tenant['id']}'s feed again.")
     say(like_curl(base_url, tenant, item_ids))
 
 

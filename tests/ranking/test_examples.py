@@ -8,6 +8,7 @@ import pytest
 from ranking.candidates import SOURCE, Candidates
 from ranking.context import Context
 from ranking.eligibility import Removed
+from ranking.explain import acts
 from ranking.items import key_hash
 from ranking.policy import Layer, resolve
 from ranking.rank import REASONS, Ranking, rank
@@ -29,8 +30,17 @@ NAMES = [video["id"] for video in VIDEOS]
 SIMILARITY = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2], np.float32)
 
 
-def feed(*rules: dict[str, Any], request: Context | None = None, **document: Any) -> tuple[list[str], Ranking]:
+Told = list[tuple[str, str, float | None, float | None]]
+
+
+def feed(*rules: dict[str, Any], **document: Any) -> tuple[list[str], Ranking]:
     """Rank the eight videos by similarity alone, under these rules."""
+    page, ranking, _ = explained(*rules, **document)
+    return page, ranking
+
+
+def explained(*rules: dict[str, Any], **document: Any) -> tuple[list[str], Ranking, Told]:
+    """As `feed`, and tell what the rules did: (rule, video, before, after)."""
     plain = {"weights": {name: 0 for name in resolve().weights if name != "similarity"}, "explore": {"share": 0}}
     policy = resolve([Layer("tenant", plain | {"rules": list(rules)} | document)])
     candidates = with_columns(
@@ -40,8 +50,13 @@ def feed(*rules: dict[str, Any], request: Context | None = None, **document: Any
         source=np.array([SOURCE["near"]] * 7 + [SOURCE["explore"]], np.uint8),
         targets=target_masks(policy.rules, items(*VIDEOS)),
     )
-    ranking = rank(candidates, policy, request or Context(now_s=NOW_S, surface="home"), 8)
-    return [NAMES[row] for row in ranking.rows], ranking
+    request = Context(now_s=NOW_S, surface="home")
+    ranking = rank(candidates, policy, request, 8)
+    told = [
+        (policy.rules[rule].id, NAMES[row], before and round(before, 3), after and round(after, 3))
+        for rule, row, before, after in acts(ranking, candidates, policy, request)
+    ]
+    return [NAMES[row] for row in ranking.rows], ranking, told
 
 
 def rule(kind: str, target: dict[str, Any], effect: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -79,6 +94,7 @@ def test_boosts_do_not_add_up() -> None:
         rule("boost", tag("sport"), {"factor": 1.4}, id="a"),
         rule("boost", tag("sport"), {"factor": 1.3}, id="b"),
         rule("bury", {"filter": {"creator": ["bob"]}}, {"factor": 0.5}),
+        rule("bury", {"items": ["goal"]}, {"factor": 0.9}, id="c"),
     )
     assert page[:3] == ["song 1", "song 2", "match"]
     assert ranking.factor[3:5].tolist() == pytest.approx([0.7, 1.4])
@@ -138,3 +154,27 @@ def test_a_list_that_is_read_page_by_page_keeps_its_caps() -> None:
     ranking = rank(same, policy, Context(now_s=NOW_S), 5, page=1)
     assert len(ranking.rows) == 2
     assert np.count_nonzero(ranking.removed == Removed.CAPPED) == 3
+
+
+def test_explain_tells_what_each_rule_did() -> None:
+    """Block: gone. Boost: score before and after, the strongest only. Promotion and pin: place before and after."""
+    _, _, told = explained(
+        rule("block", {"items": ["song 3"]}),
+        rule("boost", tag("sport"), {"factor": 1.2}, id="boost"),
+        rule("boost", {"items": ["goal"]}, {"factor": 1.4}, id="stronger"),
+        rule("promote", tag("sponsored"), {"percent": 25}),
+        rule("pin", {"items": ["cook"]}, {"position": 0}),
+    )
+    assert told == [
+        ("block-rule", "song 3", None, None),
+        ("boost", "match", 0.5, 0.6),
+        ("stronger", "goal", 0.6, 0.84),
+        ("promote-rule", "advert", 4, 3),
+        ("pin-rule", "cook", 5, 0),
+    ]
+
+
+def test_explain_names_the_requirement_that_was_not_met() -> None:
+    """One line per rule and video it kept away."""
+    _, _, told = explained(rule("require", {"items": ["goal", "match"]}))
+    assert told == [("require-rule", name, None, None) for name in NAMES if name not in ("goal", "match")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ranking.candidates import SOURCE, Candidates
 from ranking.context import Context
 from ranking.eligibility import Removed, eligible
-from ranking.policy import Policy, resolve
+from ranking.policy import Layer, Policy, resolve
 from ranking.rank import REASONS, Ranking, rank
 from ranking.rules import Pin
 from ranking.slate import PlacedBy
@@ -188,6 +188,16 @@ def test_the_reason_follows_the_slot_and_then_the_source(drawn: Case) -> None:
             assert REASONS[reason] == "explore"
         elif candidates.source[row] & SOURCE["near"]:
             assert REASONS[reason] == "for_you"
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_equal_scores_are_ordered_by_item_number(seed: int) -> None:
+    """So the page does not depend on the order in which candidates arrive, even if nothing tells them apart."""
+    order = np.random.default_rng(seed).permutation(30)
+    policy = resolve([Layer("tenant", {"weights": {"exploration": 0}})])
+    ranking = rank(Candidates.empty(30).take(order), policy, Context(now_s=NOW_S), 30)
+    assert order[ranking.rows].tolist() == list(range(30))
 
 
 def test_a_score_that_is_not_a_number_sinks() -> None:

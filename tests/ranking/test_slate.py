@@ -97,6 +97,19 @@ def test_a_pin_beyond_a_short_list_stands_at_its_end() -> None:
     assert slate.ranks == [0, 2, 1]
 
 
+def test_a_cap_counts_only_the_rows_it_is_about() -> None:
+    """Three rows of one creator, the cap is about the first and the last."""
+    cap = by_creator("aaa.", 1, 3)._replace(counted={0, 2})
+    assert arrange(range(4), 4, [cap], {}, 4, 0).ranks == [0, 1, 3, 2]
+
+
+def test_caps_give_way_so_that_a_pin_stands_in_its_slot() -> None:
+    """Even where the page would not need the rows before it."""
+    pin = {3: Special(PlacedBy.PIN, (3,), 0)}
+    slate = arrange(range(4), 4, [by_creator("aaa.", 1, 9)], pin, 4, 0)
+    assert (slate.ranks, slate.relaxed) == ([0, 1, 2, 3], {"creator"})
+
+
 def test_a_promotion_acts_only_if_the_score_did_not() -> None:
     """Half of the page from ranks 0, 4 and 5: rank 0 came by itself, the second slot due is forced."""
     pool = [0, 4, 5]

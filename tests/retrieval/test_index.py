@@ -1,4 +1,4 @@
-"""The index: laws of a search over random small cases, recall of every kind at a moderate size, and what a file promises."""
+"""The index: laws of a search over random small cases, recall of every kind, and what a file promises."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ def unit(vectors: np.ndarray) -> Float32:
 
 
 def of_kind(name: str, vectors: Float32) -> Index:
-    """An index of the named kind whatever the size of `vectors`; clusters shrink with them."""
+    """An index of the named kind whatever the size of `vectors`.
+
+    Few vectors cannot fill many lists. The lists that hold the k nearest grow more slowly than all do, here as the
+    root of their number, so that a small index is as hard to search as a large one.
+    """
     kind = next(kind for kind in KINDS if kind.name == name)
-    lists = min(kind.lists, max(1, len(vectors) // 64))
-    probes = -(-kind.probes * lists // kind.lists) if kind.lists else 0
+    lists = min(kind.lists, len(vectors) // 128)
+    probes = int(np.ceil(kind.probes * (lists / kind.lists) ** 0.5)) if lists else 0
     return index.build(vectors, (kind._replace(up_to=np.inf, lists=lists, probes=probes),))
 
 
@@ -71,11 +75,12 @@ def cases(draw: st.DrawFn) -> Case:
 @given(cases())
 @settings(deadline=None)
 def test_search_is_the_exact_search_over_the_allowed_rows(case: Case) -> None:
-    """The cosines are those of an exact search, best first, one for each of min(k, allowed) rows; the rest is padding."""
+    """The cosines are those of an exact search, best first, one per row of min(k, allowed); the rest is padding."""
     rows, cosine = index.build(case.vectors).search(case.queries, case.k, case.allowed)
     found = min(case.k, len(case.vectors) if case.mask is None else int(case.mask.sum()))
     assert rows.shape == cosine.shape == (len(case.queries), case.k)
-    assert (rows.dtype, cosine.dtype) == (np.int64, np.float32)
+    assert rows.dtype == np.int64
+    assert cosine.dtype == np.float32
     np.testing.assert_allclose(
         cosine[:, :found], exact(case.vectors, case.queries, case.k, case.allowed), rtol=0, atol=2e-3
     )
@@ -116,8 +121,8 @@ def test_a_file_answers_as_the_index_it_was_written_from(
         np.testing.assert_array_equal(one, other)
 
 
-# The kinds at a moderate size: a thin filter, one just above and one far above what is compared row by row.
-SIZE, K = 12_000, 200
+# Every kind at a size that a test can afford.
+SIZE, K = 12_000, 100
 
 
 class World(NamedTuple):
@@ -130,11 +135,11 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world() -> World:
     rng = np.random.default_rng(7)
-    clusters = rng.standard_normal((60, 64))
-    spread = rng.standard_normal((24, 64)) / 5
+    clusters = rng.standard_normal((24, 128))
+    spread = rng.standard_normal((24, 128)) / 5
     home = rng.integers(len(clusters), size=SIZE)
-    vectors = unit(clusters[home] + rng.standard_normal((SIZE, 24)) @ spread + rng.standard_normal((SIZE, 64)) * 0.1)
-    queries = [vectors[home == c][:8].mean(0) + vectors[home == (c + c % 2)][:4].mean(0) for c in range(40)]
+    vectors = unit(clusters[home] + rng.standard_normal((SIZE, 24)) @ spread + rng.standard_normal((SIZE, 128)) * 0.1)
+    queries = [vectors[home == c][:8].mean(0) + vectors[home == (c ^ (c & 2) // 2)][:4].mean(0) for c in range(24)]
     return World(vectors, unit(np.array(queries)))
 
 
@@ -163,27 +168,25 @@ def recall(world: World, rows: Int64, allowed: Mask | None) -> float:
 def test_every_kind_keeps_its_recall_and_full_pages_under_a_filter(
     world: World, mapped: dict[str, Index], kind: str, share: float | None
 ) -> None:
-    """Recall@200 is at least 0.98 with any share of rows allowed, and not one row is missing."""
+    """Recall is at least 0.98 with any share of rows allowed, and not one row is missing."""
     allowed = None if share is None else mask(share)
     rows, _ = mapped[kind].search(world.queries, K, allowed)
-    assert mapped[kind].kind == kind
     assert (rows >= 0).all()
     if allowed is not None:
         assert np.unpackbits(allowed, count=SIZE, bitorder="little").view(bool)[rows].all()
     assert recall(world, rows, allowed) >= 0.98
 
 
-@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
-def test_a_filter_that_leaves_only_a_far_corner_still_fills_the_page(
-    world: World, mapped: dict[str, Index], kind: str
-) -> None:
-    """Rows that are all far from the query, in clusters a search would not look into, are found when nothing else is left."""
+def test_a_filter_that_leaves_only_a_far_corner_still_fills_the_page(world: World) -> None:
+    """Where the probed lists hold too few allowed rows, the others are compared: the answer is complete and exact."""
+    built = index.build(world.vectors, (KINDS[-1]._replace(up_to=np.inf, lists=64, probes=1),))
     query = world.queries[:1]
-    far = np.argsort((query @ world.vectors.T)[0])[:4_000]
-    allowed = np.zeros(SIZE, bool)
-    allowed[far] = True
-    rows, _ = mapped[kind].search(query, K, np.packbits(allowed, bitorder="little"))
-    assert allowed[rows].all()
+    far = np.zeros(SIZE, bool)
+    far[np.argsort((query @ world.vectors.T)[0])[:2_000]] = True
+    allowed = np.packbits(far, bitorder="little")
+    rows, cosine = built.search(query, K, allowed)
+    assert far[rows].all()
+    np.testing.assert_allclose(cosine, exact(world.vectors, query, K, allowed), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
@@ -253,7 +256,7 @@ def test_vectors_outlive_the_index_and_the_files_name(world: World, tmp_path: Pa
 def test_arguments_of_another_shape_are_refused(queries: Float32, allowed: Mask | None) -> None:
     """A query or a mask that does not fit the index raises ValueError instead of reading beyond it."""
     built = index.build(unit(np.random.default_rng(0).standard_normal((12, D))))
-    with pytest.raises(ValueError, match="expected|past"):
+    with pytest.raises(ValueError, match=r"expected|past"):
         built.search(queries, 3, allowed)
 
 
@@ -267,8 +270,8 @@ def test_kinds_cover_every_size_once() -> None:
 def test_kind_follows_from_the_number_of_rows() -> None:
     """The first kind that is large enough is taken, its limit included."""
     vectors = unit(np.random.default_rng(0).standard_normal((301, D)))
-    kinds = (Kind("exact", 300, 0, 0, 0), Kind("scan", np.inf, 1, 1, 4))
-    assert [index.build(vectors[:n], kinds).kind for n in (300, 301)] == ["exact", "scan"]
+    kinds = (Kind("exact", up_to=300), KINDS[1]._replace(up_to=np.inf))
+    assert [index.build(vectors[:n], kinds).kind for n in (300, 301)] == ["exact", KINDS[1].name]
 
 
 def test_a_search_uses_one_thread_in_whichever_thread_it_runs(world: World, mapped: dict[str, Index]) -> None:

@@ -25,19 +25,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
+import numpy as np
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
+from numpy.typing import NDArray
 
 from deploy.local.processes import Child, ended_error, spawn
 from indexer.settings import IndexerSettings
 from retrieval.catalogue import Catalogue
 from retrieval.database import connect, migrate
+from retrieval.erasure import rekeyed
+from retrieval.flags import HOLDOUT, bucket
 from retrieval.store import Store
 from retrieval.tenants import Tenants
 from retrieval.videos import parse_videos
@@ -53,6 +58,10 @@ TINY = "python:tests.support.tiny_encoder:TinyEncoder"
 POISON = "skull-and-crossbones"
 """A text with this word is what the encoder of FRAIL cannot embed."""
 FRAIL = "python:tests.support.running:frail_encoder"
+SLOW = "python:tests.support.running:SlowEncoder"
+PEPPER = bytes(range(32))
+"""Of every tenant here, so that a test knows who is in a hold-out."""
+MAX_HOLDOUT_PERCENT = 5
 START_LIMIT_S = 30.0
 WITHIN_S = 10.0
 
@@ -62,13 +71,22 @@ def frail_encoder() -> TinyEncoder:
     return TinyEncoder(fails_on=POISON)
 
 
+class SlowEncoder(TinyEncoder):
+    """Takes `SLOW_S` (environment, seconds) for every call."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """As TinyEncoder, later."""
+        time.sleep(float(os.environ.get("SLOW_S", "0")))
+        return super().encode(texts)
+
+
 def video(video_id: str, title: str, **more: Any) -> Json:
     """A video as the CMS would PUT it; `more` are other fields of the API."""
     return {"id": video_id, "title": title, "media_url": f"https://cdn.example/{video_id}.mp4", **more}
 
 
 def user_id(name: str) -> str:
-    """What an SDK sends for a user: a hash of whatever the host app calls them."""
+    """What an SDK sends for a user: a hash of whatever the host app calls them. `System.user_id` is never held out."""
     return sha256(name.encode()).hexdigest()
 
 
@@ -105,6 +123,7 @@ class Place:
             "FEED_REDIS_URL": self.redis_url,
             "FEED_SNAPSHOT_DIR": str(self.folder / "snapshots"),
             "FEED_STATE_DIR": str(self.folder / "state"),
+            "FEED_ARCHIVE_URL": str(self.folder / "archive"),
             "FEED_METRICS_DIR": str(self.folder / "metrics"),
             "FEED_VECTOR_DIM": str(self.dim),
             "FEED_MODEL": self.model,
@@ -133,20 +152,31 @@ class Place:
         engine = connect(self.database_url)
         keys, now_s = {}, int(time.time())
         try:
-            for tenant, videos in tenants.items():
+            for tenant in tenants:
                 registry = Tenants(engine)
-                await registry.create(tenant, tenant, now_s)
+                await Tenants(engine, lambda n: PEPPER[:n]).create(tenant, tenant, now_s)
                 publishable = await registry.create_key(tenant, "pk", "test", now_s)
                 secret = await registry.create_key(tenant, "sk", "test", now_s)
                 keys[tenant] = Keys(publishable.clear, secret.clear)
-                parsed = parse_videos(videos, self.dim)
-                if parsed.rejected:
-                    raise ValueError(f"invalid test video: {parsed.rejected[0]}")
-                if videos:
-                    await Catalogue(engine).upsert(tenant, [one.video for one in parsed.accepted], now_s)
         finally:
             await engine.dispose()
+        for tenant, videos in tenants.items():
+            await self._store(tenant, videos)
         return keys
+
+    def store_videos(self, tenant: str, videos: Sequence[Json]) -> None:
+        """Store videos without the API. They must be valid."""
+        finished(self._store(tenant, videos))
+
+    async def _store(self, tenant: str, videos: Sequence[Json]) -> None:
+        parsed = parse_videos(videos, self.dim)
+        if parsed.rejected:
+            raise ValueError(f"invalid test video: {parsed.rejected[0]}")
+        engine = connect(self.database_url)
+        try:
+            await Catalogue(engine).upsert(tenant, [one.video for one in parsed.accepted], int(time.time()))
+        finally:
+            await engine.dispose()
 
 
 @dataclass
@@ -216,6 +246,14 @@ class System:
 
     # --- calls
 
+    def user_id(self, name: str) -> str:
+        """What an SDK sends for this user: one that no tenant here has in its hold-out."""
+        tried = (user_id(f"{name}{n}") for n in count())
+        return next(one for one in tried if not any(self._is_held_out(tenant, one) for tenant in self.tenants))
+
+    def _is_held_out(self, tenant: str, given: str) -> bool:
+        return bucket(tenant, HOLDOUT, rekeyed(given, PEPPER)) < 10_000 * MAX_HOLDOUT_PERCENT // 100
+
     def call(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
         """Any request, on a connection of its own: whichever worker takes it."""
         headers = {"Authorization": f"Bearer {key}", **more.pop("headers", {})}
@@ -223,7 +261,7 @@ class System:
 
     def feed(self, tenant: str, user: str | None = None, **query: Any) -> Json:
         """GET /v1/feed of a user (any name; None is anonymous), which must succeed."""
-        headers = {"Feed-User": user_id(user)} if user else {}
+        headers = {"Feed-User": self.user_id(user)} if user else {}
         answer = self.call("GET", "/v1/feed", self.tenants[tenant].publishable, params=query, headers=headers)
         return read(answer, 200)
 
@@ -234,8 +272,9 @@ class System:
     def events(self, tenant: str, user: str, *events: tuple[str, str], **more: Any) -> Json:
         """POST /v1/events of (type, video id) pairs that happen now; `more` are other fields of each event."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        sent = [{"id": str(uuid4()), "type": kind, "item_id": item, "occurred_at": now, **more} for kind, item in events]
-        headers = {"Feed-User": user_id(user)}
+        made = {"occurred_at": now, **more}
+        sent = [{"id": str(uuid4()), "type": kind, "item_id": item, **made} for kind, item in events]
+        headers = {"Feed-User": self.user_id(user)}
         body = {"sent_at": now, "events": sent}
         key = self.tenants[tenant].publishable
         return read(self.call("POST", "/v1/events", key, json=body, headers=headers), 207)
@@ -342,20 +381,21 @@ def system(
 
 @pytest.fixture(scope="session")
 def running(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One system for the session: tenants `news` and `talks`, 40 videos each. Add to it; do not break it.
+    """One system for the session: tenants `news` and `talks`, 40 videos each. Add to it; do not break it. Texts with
+    POISON are quarantined.
 
     Another test may empty its Redis, so a test must make its users within itself.
     """
     topics = ("bread", "trains", "chess", "gardens")
     tenants = {
         tenant: [
-            video(f"{tenant}-{topic}-{n}", f"{topic} {topic} part {n}", tags=[topic], creator=f"{tenant} {topic}")
+            video(f"{tenant}-{topic}-{n}", f"{topic} {topic} part {n}", tags=[topic])
             for topic in topics
             for n in range(10)
         ]
         for tenant in ("news", "talks")
     }
-    with system(tmp_path_factory.mktemp("running"), redis_server, tenants) as started:
+    with system(tmp_path_factory.mktemp("running"), redis_server, tenants, model=FRAIL) as started:
         yield started
 
 

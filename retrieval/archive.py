@@ -1,0 +1,350 @@
+"""The archive: every accepted event and every logged page, 90 days, as two Delta tables.
+
+    events   date tenant user_key event_id signal item at_s received_s value request_id position
+    serves   date tenant user_key request_id at_s mode surface generation policy_version seed journal_position items
+
+Both are partitioned by `date`, the day of `at_s` (UTC), and join on `request_id`; `items` is a list of {item, position,
+reason, score, propensity}. A commit carries how far each shard of the stream was archived (Delta's application
+transactions), so rows and place in the stream are written in one step: after a crash nothing is lost and nothing is
+there twice, and a second writer that began from the same place is refused.
+
+Whatever is deleted is gone from the disk when the call returns: old data files and the old versions that named them.
+Delta's own statistics leave out the columns about users, because they are copied into the table's log.
+
+Only the indexer imports this module; deltalake is a heavy library, and all calls here block.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from arro3.core import Array, DataType, Field, RecordBatch, Schema, list_array, struct_array
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    QueryBuilder,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import DeltaError
+
+from retrieval.errors import LeaseLost, StoreUnavailable
+from retrieval.journal import DAY_S, RETENTION_S
+from retrieval.keys import SHARDS
+
+EVENTS: Final = "events"
+SERVES: Final = "serves"
+
+_TEXT, _WHOLE, _LONG, _REAL = DataType.string(), DataType.int32(), DataType.int64(), DataType.float32()
+
+ITEM_FIELDS: Final = (
+    Field("item", _WHOLE),
+    Field("position", _WHOLE),
+    Field("reason", _TEXT),
+    Field("score", _REAL),
+    Field("propensity", _REAL),
+)
+_ITEMS: Final = DataType.list(Field("item", DataType.struct(list(ITEM_FIELDS)), nullable=True))
+
+COLUMNS: Final[Mapping[str, tuple[Field, ...]]] = {
+    EVENTS: (
+        Field("date", DataType.date32()),
+        Field("tenant", _TEXT),
+        Field("user_key", _TEXT),
+        Field("event_id", _TEXT),
+        Field("signal", _WHOLE),
+        Field("item", _WHOLE),
+        Field("at_s", _LONG),
+        Field("received_s", _LONG),
+        Field("value", _REAL),
+        Field("request_id", _TEXT),
+        Field("position", _WHOLE),
+    ),
+    SERVES: (
+        Field("date", DataType.date32()),
+        Field("tenant", _TEXT),
+        Field("user_key", _TEXT),
+        Field("request_id", _TEXT),
+        Field("at_s", _LONG),
+        Field("mode", _TEXT),
+        Field("surface", _TEXT),
+        Field("generation", _LONG),
+        Field("policy_version", _TEXT),
+        Field("seed", _LONG),
+        Field("journal_position", _LONG),
+        Field("items", _ITEMS),
+    ),
+}
+"""The tables. `signal` is a `retrieval.journal.Signal`; `item` the permanent item number of the catalogue."""
+
+_FACTS: Final = {
+    "delta.dataSkippingStatsColumns": "tenant,at_s",  # no user, no request: statistics stay in the log
+    "delta.logRetentionDuration": "interval 0 days",  # a version that is not needed any more must not name anybody
+    "delta.deletedFileRetentionDuration": "interval 0 days",
+    "delta.checkpointInterval": "100",
+}
+_WRITER: Final = WriterProperties(
+    compression="ZSTD",
+    compression_level=1,
+    column_properties={  # no two rows alike: a dictionary would only cost time
+        name: ColumnProperties(dictionary_enabled=False) for name in ("event_id", "request_id")
+    },
+)
+FILE_ROWS: Final = 25_000
+FILES_A_DAY: Final = 64
+"""A compacted day has files of FILE_ROWS rows, or so many files if that would be more: erasing a user rewrites the
+files that hold them, one a day, and no others."""
+USERS_AT_ONCE: Final = 200
+ORPHANED_H: Final = 1
+MANY_FILES: Final = 8
+"""A day with so many files more than that is compacted."""
+
+
+class Archive:
+    """Both tables at one place: a folder, or a URL of object storage. Open it once per process."""
+
+    def __init__(self, url: str, storage_options: Mapping[str, str] | None = None) -> None:
+        """Opens the tables, and makes them where there are none. Raises StoreUnavailable."""
+        if "://" not in url:
+            with _translated():
+                Path(url).mkdir(parents=True, exist_ok=True)
+        self.url = url.rstrip("/")
+        self.options = dict(storage_options or {})
+        self._tables = {name: self._open(name) for name in COLUMNS}
+
+    def table(self, name: str) -> DeltaTable:
+        """A table itself, for what this class does not do."""
+        return self._tables[name]
+
+    def positions(self, table: str) -> dict[int, int]:
+        """How far each shard of the stream is in the table: shard -> position."""
+        with _translated():
+            self._tables[table].update_incremental()
+            found = {shard: self._tables[table].transaction_version(_writer_of(shard)) for shard in range(SHARDS)}
+        return {shard: position for shard, position in found.items() if position is not None}
+
+    def append(
+        self, table: str, rows: Sequence[tuple[Any, ...]], *, after: Mapping[int, int], positions: Mapping[int, int]
+    ) -> None:
+        """Add rows, values in the order of COLUMNS without `date`, and how far the stream is archived with them.
+
+        Raises LeaseLost when the table is not `after` those positions: another process archives. Raises
+        StoreUnavailable. Nothing is added then.
+        """
+        marks = [Transaction(_writer_of(shard), position) for shard, position in positions.items()]
+        with _translated():
+            known = {shard: self._tables[table].transaction_version(_writer_of(shard)) for shard in positions}
+            if any((known[shard] or 0) != after.get(shard, 0) for shard in positions):
+                raise LeaseLost(f"another process has written to the table {table}")
+            # A writer that is faster from here on makes this commit fail: both name the same shards.
+            write_deltalake(
+                self._tables[table],
+                _batch(table, rows),
+                mode="append",
+                writer_properties=_WRITER,
+                commit_properties=CommitProperties(app_transactions=marks),
+            )
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of a SELECT over `events` and `serves`, as dictionaries. Raises StoreUnavailable."""
+        with _translated():
+            return [
+                dict(zip(batch.schema.names, values, strict=True))
+                for batch in self._select(sql)
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            ]
+
+    def batches(self, sql: str) -> Iterator[RecordBatch]:
+        """The same as Arrow record batches, as they come."""
+        with _translated():
+            yield from self._select(sql)
+
+    def count(self, table: str) -> int:
+        """Rows in a table."""
+        with _translated():
+            return int(self.query(f"SELECT count(*) AS n FROM {table}")[0]["n"])  # noqa: S608 - our own table names
+
+    def oldest_s(self) -> int | None:
+        """Unix seconds of the oldest row of both tables, None when both are empty."""
+        found = [self.query(f"SELECT min(at_s) AS at_s FROM {table}")[0]["at_s"] for table in COLUMNS]  # noqa: S608
+        return min((int(at_s) for at_s in found if at_s is not None), default=None)
+
+    def files(self) -> list[str]:
+        """Every data file of both tables, as a URI."""
+        return [uri for table in self._tables.values() for uri in table.file_uris()]
+
+    def retain(self, *, now_s: float) -> int:
+        """Delete the days whose first second is 90 days old, so that no row is ever older. Returns how many days.
+
+        The rows of one day go together: a file is deleted instead of rewritten, and a row may go up to a day early.
+        """
+        last = _day(int(now_s) - RETENTION_S)
+        gone = 0
+        for table in self._tables.values():
+            old = [day for day in _days(table) if day <= last]
+            if old:
+                with _translated():
+                    table.delete(f"date <= '{last.isoformat()}'")
+                gone += len(old)
+        if gone:
+            self.sweep()
+        return gone
+
+    def erase(self, users: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, int]]:
+        """Delete every row of (tenant, user key) pairs; the number of rows per user and table.
+
+        `sweep` afterwards: until then the rows are still in old files. Raises StoreUnavailable.
+        """
+        counts: dict[tuple[str, str], dict[str, int]] = {user: dict.fromkeys(COLUMNS, 0) for user in users}
+        for name, table in self._tables.items():
+            for first in range(0, len(users), USERS_AT_ONCE):
+                where = _any_of(users[first : first + USERS_AT_ONCE])
+                found = self.query(
+                    f"SELECT tenant, user_key, count(*) AS n FROM {name} WHERE {where} GROUP BY tenant, user_key"  # noqa: S608
+                )
+                for row in found:
+                    counts[row["tenant"], row["user_key"]][name] = int(row["n"])
+                if found:
+                    with _translated():
+                        table.delete(where, writer_properties=_WRITER)
+        return counts
+
+    def sweep(self) -> int:
+        """Remove from the disk what no longer belongs to the newest version: files, and the log of older versions.
+
+        A reader that began on an older version must begin again. Returns how many files of unknown origin are left:
+        what a killed writer never committed goes when it is an hour old, because until then its writer may only be
+        slow. Raises StoreUnavailable.
+        """
+        left = 0
+        for table in self._tables.values():
+            with _translated():
+                table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+                table.vacuum(ORPHANED_H, dry_run=False, enforce_retention_duration=False, full=True)
+                table.create_checkpoint()
+                table.cleanup_metadata()
+                left += len(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=True))
+        return left
+
+    def compact(self) -> int:
+        """Rewrite days of many small files as few, sorted by tenant and user. Returns how many days."""
+        done = 0
+        for name, table in self._tables.items():
+            for day, sizes, rows in _partitions(table):
+                wanted = min(-(-rows // FILE_ROWS), FILES_A_DAY)
+                if len(sizes) >= MANY_FILES + wanted:
+                    self._rewrite(name, table, day, target_bytes=max(sum(sizes) // max(wanted, 1), 1))
+                    done += 1
+        if done:
+            self.sweep()
+        return done
+
+    def _rewrite(self, name: str, table: DeltaTable, day: date, *, target_bytes: int) -> None:
+        where = f"date = '{day.isoformat()}'"
+        select = f"SELECT * FROM {name} WHERE {where} ORDER BY tenant, user_key, at_s"  # noqa: S608 - as above
+        with _translated():
+            write_deltalake(
+                table,
+                QueryBuilder().register(name, table).execute(select),
+                mode="overwrite",
+                predicate=where,
+                target_file_size=target_bytes,
+                writer_properties=_WRITER,
+            )
+
+    def _select(self, sql: str) -> Any:
+        builder = QueryBuilder()
+        for name, table in self._tables.items():
+            table.update_incremental()
+            builder = builder.register(name, table)
+        return builder.execute(sql)
+
+    def _open(self, name: str) -> DeltaTable:
+        with _translated():
+            return DeltaTable.create(
+                f"{self.url}/{name}",
+                Schema(list(COLUMNS[name])),
+                mode="ignore",
+                partition_by=["date"],
+                configuration=_FACTS,
+                storage_options=self.options,
+            )
+
+
+class _translated:  # noqa: N801 - reads as a phrase: with _translated()
+    """Errors of deltalake as ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        if isinstance(error, DeltaError | OSError):
+            raise StoreUnavailable(f"archive: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _writer_of(shard: int) -> str:
+    return f"shard-{shard:02x}"
+
+
+def _day(at_s: int) -> date:
+    return datetime.fromtimestamp(at_s, UTC).date()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _any_of(users: Sequence[tuple[str, str]]) -> str:
+    """A condition for the rows of any of the users."""
+    keys_of: dict[str, list[str]] = defaultdict(list)
+    for tenant, user_key in users:
+        keys_of[tenant].append(_quoted(user_key))
+    return " OR ".join(
+        f"(tenant = {_quoted(tenant)} AND user_key IN ({', '.join(found)}))" for tenant, found in keys_of.items()
+    )
+
+
+def _days(table: DeltaTable) -> list[date]:
+    return [date.fromisoformat(str(one["date"])) for one in table.partitions()]
+
+
+def _batch(table: str, rows: Sequence[tuple[Any, ...]]) -> RecordBatch:
+    """Rows as Arrow columns, sorted by day, tenant and user."""
+    fields = COLUMNS[table]
+    at = [field.name for field in fields].index("at_s") - 1
+    rows = sorted(rows, key=lambda row: (row[at] // DAY_S, row[0], row[1], row[at]))
+    days = Array(np.array([row[at] // DAY_S for row in rows], np.int32)).cast(DataType.date32())
+    columns = [_column(field, list(values)) for field, values in zip(fields[1:], zip(*rows, strict=True), strict=True)]
+    return RecordBatch.from_arrays([days, *columns], schema=Schema(list(fields)))
+
+
+def _column(field: Field, values: list[Any]) -> Array:
+    if field.name != "items":
+        return Array(values, type=field.type)
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(each) for each in values], out=offsets[1:])
+    columns = list(zip(*(item for each in values for item in each), strict=True)) or [()] * len(ITEM_FIELDS)
+    parts = [Array(list(column), type=part.type) for part, column in zip(ITEM_FIELDS, columns, strict=True)]
+    return list_array(Array(offsets), struct_array(parts, fields=list(ITEM_FIELDS)), type=field.type)
+
+
+def _partitions(table: DeltaTable) -> list[tuple[date, list[int], int]]:
+    """(day, size of each file in bytes, rows in all) of each partition."""
+    actions = table.get_add_actions(flatten=True)
+    names = actions.schema.names
+    columns = [
+        actions.column(names.index(name)).to_pylist() for name in ("partition.date", "size_bytes", "num_records")
+    ]
+    sizes: dict[date, list[int]] = defaultdict(list)
+    rows: dict[date, int] = defaultdict(int)
+    for day, size, records in zip(*columns, strict=True):
+        sizes[day].append(size)
+        rows[day] += records or 0
+    return [(day, sizes[day], rows[day]) for day in sorted(sizes)]

@@ -1,0 +1,104 @@
+"""Counters: sums that add up, counted once, and a popularity nobody moves alone."""
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from retrieval import keys
+from retrieval.counters import COUNTED_AS, COUNTS, MEASURES, WINDOWS_H, Counters, added, popularity, windows_of
+from retrieval.errors import StoreUnavailable
+from retrieval.journal import Signal
+
+HOUR = 498_000
+
+
+def counts(*rows: tuple[int, tuple[float, ...]]) -> npt.NDArray[np.void]:
+    """Rows of (item, sums)."""
+    return added(
+        np.zeros(0, COUNTS),
+        np.array([item for item, _ in rows], np.uint32),
+        np.array([sums for _, sums in rows], np.float32).reshape(-1, len(MEASURES)),
+    )
+
+
+AMOUNTS = st.tuples(*[st.integers(0, 50).map(float)] * len(MEASURES))
+HOURS = st.dictionaries(
+    st.integers(HOUR - 200, HOUR), st.lists(st.tuples(st.integers(0, 30), AMOUNTS), max_size=8), max_size=8
+)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the test server."""
+    client = Redis.from_url(redis_url, protocol=2)
+    yield client
+    await client.aclose()
+
+
+@given(HOURS)
+def test_windows_are_the_sums_of_their_hours(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
+    """Each window holds exactly what happened in it, item by item."""
+    windows = windows_of({hour: counts(*rows) for hour, rows in hours.items()}, now_hour=HOUR)
+    for column, length_h in enumerate(WINDOWS_H):
+        expected: dict[int, npt.NDArray[np.float64]] = {}
+        for hour, rows in hours.items():
+            for item, sums in rows if HOUR - hour < length_h else ():
+                expected[item] = expected.get(item, np.zeros(len(MEASURES))) + sums
+        found = dict(zip(windows["item"].tolist(), windows["sums"][:, column], strict=True))
+        assert all(np.allclose(found[item], sums) for item, sums in expected.items())
+        assert all(not found[item].any() for item in set(found) - set(expected))
+
+
+@given(HOURS)
+def test_popularity_is_between_0_and_1(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
+    """Finite and in range for every count, and 0 for what was never counted."""
+    found = popularity(windows_of({hour: counts(*rows) for hour, rows in hours.items()}, now_hour=HOUR))
+    for values in (*found.of(np.arange(40, dtype=np.uint32)), found.popularity, found.trending):
+        assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
+    assert not found.of(np.array([10**6], np.uint32))[0].any()
+
+
+def test_one_like_of_one_view_is_not_the_top() -> None:
+    """With few impressions an item is drawn to the mean."""
+    found = popularity(windows_of({HOUR: counts((1, (1000, 600, 90, 50)), (2, (1, 0, 1, 0)))}, now_hour=HOUR))
+    assert found.popularity[1] > found.popularity[2]
+
+
+def test_every_event_of_a_user_is_counted_as_something() -> None:
+    """A new signal without a place in the table would be lost silently."""
+    assert set(COUNTED_AS) == set(Signal) - {Signal.SERVED}
+
+
+async def test_counting_twice_from_one_place_is_refused(redis: Redis) -> None:
+    """The second of two counters is told, and the sums are those of the first."""
+    counters = Counters(redis)
+    one = {("acme", HOUR): counts((1, (1, 0, 0, 0)))}
+    assert await counters.save(one, counted_from={}, counted_to={3: 2**62, 5: 1})
+    assert not await counters.save(one, counted_from={}, counted_to={3: 2**62, 5: 1})
+    assert await counters.counted() == {3: 2**62, 5: 1}
+    two = {("acme", HOUR): counts((1, (2, 0, 0, 0)))}
+    assert await counters.save(two, counted_from={3: 2**62}, counted_to={3: 2**62 + 1})
+    assert (await counters.hours("acme", [HOUR]))[HOUR]["sums"][0, 0] == 2
+
+
+async def test_the_service_reads_what_was_published(redis: Redis) -> None:
+    """One value per tenant; junk in its place is no counters, and every key expires."""
+    counters = Counters(redis)
+    windows = windows_of({HOUR: counts((7, (5, 4, 3, 2)))}, now_hour=HOUR)
+    await counters.publish("acme", windows)
+    assert (await counters.windows("acme") == windows).all()
+    assert await counters.tenants() == {"acme"}
+    assert not len(await counters.windows("other"))
+    await redis.set(keys.windows("acme"), b"junk")
+    assert not len(await counters.windows("acme"))
+
+
+async def test_a_store_that_is_away_says_so() -> None:
+    """The last popularity stays then."""
+    with pytest.raises(StoreUnavailable):
+        await Counters(Redis.from_url("redis://127.0.0.1:1/0", protocol=2)).windows("acme")
