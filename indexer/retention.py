@@ -17,17 +17,21 @@ SCAN_COUNT = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """How the signals are. What must be: age <= 90 days, no key without expiry, nothing damaged, little waiting."""
+    """How the signals are. What must be: age <= 90 days, no key without expiry, nothing damaged, little waiting.
+
+    joined_share: of the last hour's events, how many find their page in the serve log; None without events.
+    """
 
     oldest_event_age_seconds: int
     keys_without_expiry: int
+    joined_share: float | None
     days_deleted: int
     days_compacted: int
     journals_trimmed: int
     waiting: int
     damaged: int
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
 
 

@@ -82,7 +82,7 @@ async def _run() -> None:
         await engine.dispose()
 
 
-async def _once() -> dict[str, int]:
+async def _once() -> dict[str, float | None]:
     async with _loop() as loop:
         return (await loop.once()).as_dict()
 

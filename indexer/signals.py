@@ -149,10 +149,12 @@ class Signals:
         compacted = await asyncio.to_thread(self.archive.compact)
         trimmed = await trim_journals(self.journals, now_s=now_s)
         oldest_s = await asyncio.to_thread(self.archive.oldest_s)
+        joined = await asyncio.to_thread(self.archive.joined_share, since_s=int(now_s) - HOUR_S)
         self._stale |= set(self._hours)
         return Report(
             oldest_event_age_seconds=0 if oldest_s is None else int(now_s - oldest_s),
             keys_without_expiry=await keys_without_expiry(self.redis),
+            joined_share=joined,
             days_deleted=days,
             days_compacted=compacted,
             journals_trimmed=trimmed,

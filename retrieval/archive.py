@@ -36,7 +36,7 @@ from deltalake import (
 from deltalake.exceptions import DeltaError
 
 from retrieval.errors import LeaseLost, StoreUnavailable
-from retrieval.journal import DAY_S, RETENTION_S
+from retrieval.journal import DAY_S, LATE_S, RETENTION_S
 from retrieval.keys import SHARDS
 
 EVENTS: Final = "events"
@@ -175,6 +175,19 @@ class Archive:
         """Unix seconds of the oldest row of both tables, None when both are empty."""
         found = [self.query(f"SELECT min(at_s) AS at_s FROM {table}")[0]["at_s"] for table in COLUMNS]  # noqa: S608
         return min((int(at_s) for at_s in found if at_s is not None), default=None)
+
+    def joined_share(self, *, since_s: int) -> float | None:
+        """Share of the events since then whose request is in the serve log, None without events.
+
+        What is missing: events that name no request, pages left out by sampling, ids somebody made up.
+        """
+        day = _day(since_s - LATE_S).isoformat()
+        (found,) = self.query(
+            "SELECT count(*) AS events, count(s.request_id) AS joined FROM events e LEFT JOIN "  # noqa: S608 - days, a number
+            f"(SELECT DISTINCT request_id FROM serves WHERE date >= '{day}') s ON e.request_id = s.request_id "
+            f"WHERE e.date >= '{_day(since_s).isoformat()}' AND e.at_s >= {int(since_s)}"
+        )
+        return found["joined"] / found["events"] if found["events"] else None
 
     def files(self) -> list[str]:
         """Every data file of both tables, as a URI."""

@@ -173,11 +173,12 @@ class FlagStores:
         author: str,
         if_version: int | None,
         now_ms: int,
-        known: Flag | None,
+        known: Flag | None = None,
     ) -> tuple[Flag, tuple[str, ...]]:
         """Change a flag wherever that is possible now: (the flag, the stores that have it).
 
-        `known` is the flag to start from when SQL is away. Raises VersionMismatch, NotFound, InvalidInput, and
+        `known` is the flag to start from when SQL is away; None = the mirror's. SQL is asked first and alone, so that a
+        Redis that does not answer delays no flip. Raises VersionMismatch, NotFound, InvalidInput, and
         StoreUnavailable when no store could be written.
         """
         reached = [SQL]
@@ -186,6 +187,7 @@ class FlagStores:
                 flag = await self.table.set(scope, change, author=author, if_version=if_version, now_ms=now_ms)
         except (StoreUnavailable, TimeoutError) as error:
             log.warning("flag_not_in_sql", scope=scope, error=str(error) or type(error).__name__)
+            known = known or (await self.mirror.all()).get(scope)
             _check_version(known, if_version)
             flag = changed(known, change, author=author, now_ms=now_ms)
             reached = []

@@ -44,7 +44,7 @@ class SegmentUnderPolicy:
         self.targets = np.packbits(masks, axis=1, bitorder="little")
         editorial = [r for r, rule in enumerate(policy.rules) if isinstance(rule.effect, Pin | Promote)]
         self.aimed_at: dict[int, Rows] = {r: _newest(segment, np.flatnonzero(masks[:, r])) for r in editorial}
-        self._masks: dict[tuple[object, ...], tuple[int, Mask]] = {}
+        self._masks: dict[tuple[object, ...], Mask] = {}
         columns = segment.rows.columns
         edges = np.unique(np.concatenate([columns["available_from_s"], columns["available_until_s"]]))
         self._edges: list[int] = edges[(edges > 0) & (edges < OPEN_UNTIL_S)].tolist()
@@ -75,18 +75,17 @@ class SegmentUnderPolicy:
         epoch = self.epoch(now_s)
         return self._edges[epoch] if epoch < len(self._edges) else OPEN_UNTIL_S
 
-    def allowed(self, plan: Plan, context: Context) -> tuple[Mask, int]:
-        """(rows that may be shown to anybody asking like this, the first second at which that may be wrong)."""
-        until_s = self.next_boundary_s(context.now_s)
-        key = (until_s, plan.block, plan.require, context.country, context.max_age)
+    def allowed(self, plan: Plan, context: Context) -> Mask:
+        """Rows that may be shown to anybody asking like this, whether they live or not."""
+        key = (self.epoch(context.now_s), plan.block, plan.require, context.country, context.max_age)
         if key not in self._masks:
             if len(self._masks) >= MAX_MASKS:
                 self._masks.clear()
             kept = available(self, plan, context, self.policy.limits.max_age) == 0
             mask = np.zeros(-(-len(kept) // 8), np.uint8)
             mask[:] = np.packbits(kept, bitorder="little")
-            self._masks[key] = until_s, mask
-        return self._masks[key][1], until_s
+            self._masks[key] = mask
+        return self._masks[key]
 
     def _targeted_by(self, rule: int) -> npt.NDArray[np.bool_]:
         bits: npt.NDArray[np.bool_] = (self.targets[:, rule >> 3] >> (rule & 7) & 1).astype(bool)
@@ -103,7 +102,7 @@ class View:
     snapshot: Snapshot
     popularity: Popularity
     parts: tuple[SegmentUnderPolicy, ...]
-    _masks: dict[tuple[object, ...], tuple[int, Mask]] = field(default_factory=dict, repr=False)
+    _masks: dict[tuple[object, ...], Mask] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
@@ -152,15 +151,14 @@ class View:
 
     def allowed(self, plan: Plan, context: Context) -> Mask:
         """Packed rows that may be shown to anybody asking like this. A copy: clear bits in it as you like."""
-        key = (plan.block, plan.require, context.country, context.max_age)
-        until_s, mask = self._masks.get(key, (0, None))
-        if mask is None or context.now_s >= until_s:
+        # The epoch is in the key, instead of an expiry beside the mask: a simulation asks about another time than now.
+        key = (self.epoch(context.now_s), plan.block, plan.require, context.country, context.max_age)
+        if key not in self._masks:
             found = [part.allowed(plan, context) for part in self.parts]
-            mask = np.concatenate([np.zeros(0, np.uint8), *(one for one, _ in found)]) & self.snapshot.live
             if len(self._masks) >= MAX_MASKS:
                 self._masks.clear()
-            self._masks[key] = min((until for _, until in found), default=OPEN_UNTIL_S), mask
-        return mask.copy()
+            self._masks[key] = np.concatenate([np.zeros(0, np.uint8), *found]) & self.snapshot.live
+        return self._masks[key].copy()
 
     def editorial(self, plan: Plan) -> Rows:
         """Rows that acting pins and promotions aim at."""

@@ -73,7 +73,9 @@ def print_openapi() -> None:
 
 
 if __name__ == "__main__":  # a worker process imports this file under another name, and needs no commands
+    from retrieval import logs
     from service.operator import mount
 
+    logs.configure()  # to standard error: standard output is for answers
     mount(cli)
     cli()

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
-import structlog
 import typer
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -168,8 +167,6 @@ async def opened() -> AsyncIterator[Desk]:
 
 def run(command: Coroutine[Any, Any, T]) -> T:
     """Run a command to its end; what an operator can mend is one line on stderr and exit status 2, no traceback."""
-    # Standard output is for the answer: a log line there would spoil the JSON.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         return asyncio.run(command)
     except PolicyError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Annotated, Any
 
@@ -21,7 +22,6 @@ from service.operator.console import (
     Reason,
     Scope,
     fail,
-    now_s,
     opened,
     run,
     scope_of,
@@ -146,10 +146,8 @@ async def known(desk: Desk) -> tuple[dict[str, Flag], list[str]]:
 
 async def flip(desk: Desk, scope: str, change: dict[str, Any]) -> dict[str, Any]:
     """Change a flag in every store that answers. Raises like `FlagStores.set`."""
-    before = (await known(desk))[0].get(scope)
-    flag, stored_in = await desk.flags.set(
-        scope, change, author=who(), if_version=None, now_ms=now_s() * 1000, known=before
-    )
+    now_ms = int(time.time() * 1000)
+    flag, stored_in = await desk.flags.set(scope, change, author=who(), if_version=None, now_ms=now_ms)
     return shaped(scope, flag) | {"in": list(stored_in)}
 
 

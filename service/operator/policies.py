@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -240,6 +242,9 @@ async def _explained(
         journal, context, limit = before(journal, page.at_s), page.context, page.limit
         if page.mode not in ("personalised", "cold_start"):
             journal = EMPTY
+    else:
+        # The seed that the feed takes for this user at this hour, so that it is the same page.
+        context = replace(context, seed=zlib.crc32(f"{key}:{context.now_s // 3600}".encode()))
     explainer = Explainer(ranked(view, journal, context, limit))
     items = explainer.page() if page is None else [explainer.numbered(one) for one in page.items]
     return items, [explainer.missing(one) for one in wanted]

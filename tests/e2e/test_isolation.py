@@ -15,7 +15,7 @@ import pytest
 from service.openapi import Operation
 from service.operations import OPERATIONS
 from tests.service.test_openapi import request_of
-from tests.support.keys import admin_key, change_tenants, new_key
+from tests.support.keys import change_tenants, new_key
 from tests.support.running import user_id, video
 from tests.support.served import Served, served
 
@@ -37,7 +37,7 @@ class World:
         revoked["adm"] = new_key(service, None, "adm")
         for key in revoked.values():
             change_tenants(service, "revoke", key.id, service.now_s)
-        self.own = {"pk": own.publishable, "sk": own.secret, "adm": admin_key(service)}
+        self.own = {"pk": own.publishable, "sk": own.secret, "adm": service.admin_key}
         self.revoked = {scope: key.clear for scope, key in revoked.items()}
         self.expired = {
             scope: new_key(service, None if scope == "adm" else "acme", scope, expires_s=service.now_s + 1).clear  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import signal
 import sqlite3
@@ -41,12 +40,9 @@ async def flip(s: System, state: str, database_url: str | None = None) -> float:
     engine, redis = connect(database_url or s.place.database_url), _redis(s.place.redis_url, 0.5)
     stores = FlagStores(FlagTable(engine), FlagMirror(redis))
     try:
-        known = None
-        with contextlib.suppress(StoreUnavailable):
-            known = (await stores.mirror.all()).get(GLOBAL)
         change = {"state": state, "reason": "test"}
         now_ms = int(time.time() * 1000)
-        await stores.set(GLOBAL, change, author="test", if_version=None, now_ms=now_ms, known=known)
+        await stores.set(GLOBAL, change, author="test", if_version=None, now_ms=now_ms)
     finally:
         await redis.aclose()
         await engine.dispose()

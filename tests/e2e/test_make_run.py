@@ -6,6 +6,7 @@ Everything is real, on fewer videos: the supervisor, the server, the daemon, the
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -135,6 +136,11 @@ def first_day(tmp_path_factory: pytest.TempPathFactory) -> FirstDay:
     )
 
 
+def busy() -> float:
+    """How many programs want each core just now, at least 1: a promise in seconds is for a machine of one's own."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def generations(folder: Path) -> dict[str, bytes]:
     """What each tenant's CURRENT names."""
     return {path.parent.name: path.read_bytes() for path in (folder / "snapshots").glob("*/CURRENT")}
@@ -184,7 +190,7 @@ def test_the_next_start_is_quick_and_embeds_nothing(first_day: FirstDay) -> None
     """Same keys, same snapshots, no progress to show."""
     before = generations(first_day.folder)
     with run(first_day.folder, first_day.ports, FIRST_RUN_S) as again:
-        assert again.seconds < NEXT_RUN_S
+        assert again.seconds < NEXT_RUN_S * busy()
         assert "embedding" not in again.output
         assert json.loads((first_day.folder / "demo.json").read_text()) == first_day.keys
         assert generations(first_day.folder) == before

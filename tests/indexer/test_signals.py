@@ -96,6 +96,9 @@ async def test_events_and_pages_reach_the_archive(world: World) -> None:
     assert await signals.tail.backlog() == 0
     (joined,) = world.archive.query("SELECT count(*) AS n FROM events e JOIN serves s ON e.request_id = s.request_id")
     assert joined["n"] == 2
+    assert (await signals.retain()).joined_share == 1.0
+    await world.send((Signal.LIKE, 1), (Signal.LIKE, 2), request_id="0000")
+    assert (await (await world.work()).retain()).joined_share == 0.5
 
 
 class Killed(Exception):

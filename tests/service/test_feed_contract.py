@@ -51,6 +51,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "big": catalogue(),
         "tiny": [video(f"t{n}", f"tiny {n}") for n in range(3)],
         "empty": [],
+        "heavy": [video(f"h{n}", f"heavy {n}") for n in range(5300)],
         "moving": [video(f"m{n}", f"moving {n}", ratings=everybody()) for n in range(30)],
     }
     with served(tmp_path_factory.mktemp("contract"), tenants) as started:
@@ -496,6 +497,22 @@ def test_8_candidates_widen_until_the_page_is_full(service: Served, user: str) -
     page = service.feed("big", user, limit=20)
     assert sorted(ids(page)) == sorted(f"v{n}" for n in range(N - 20, N))
     assert page["mode"] == "personalised"
+
+
+def test_8_five_thousand_seen_videos_stay_out(service: Served, user: str) -> None:
+    """The heaviest user: 5,000 videos served, shown and watched. Pages are full, and none of those is in them."""
+    page, seen = service.feed("heavy", user, limit=50), list[str]()
+    while len(seen) < 5000:
+        seen += ids(page)
+        service.events(
+            "heavy", user, *((kind, name) for kind in ("impression", "watch") for name in ids(page)), value=0.1
+        )
+        page = service.feed("heavy", user, limit=50, cursor=page["next_cursor"])
+    fresh = [service.feed("heavy", user, limit=50)]
+    while "next_cursor" in fresh[-1] and len(fresh) < 5:
+        fresh.append(service.feed("heavy", user, limit=50, cursor=fresh[-1]["next_cursor"]))
+    assert [len(page["items"]) for page in fresh] == [50] * 5
+    assert not set(seen) & {name for page in fresh for name in ids(page)}
 
 
 def test_8_a_limit_is_brought_down_or_refused(service: Served, user: str) -> None:

@@ -25,7 +25,6 @@ from service.app import ROUTES
 from service.errors import PROBLEMS
 from service.openapi import Operation, document
 from service.operations import OPERATIONS
-from tests.support.keys import admin_key
 from tests.support.running import video
 from tests.support.served import Served, served
 
@@ -49,7 +48,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def keys(service: Served) -> dict[str | None, str]:
     """A key of each scope."""
     of_tenant = service.keys["acme"]
-    return {"pk": of_tenant.publishable, "sk": of_tenant.secret, "adm": admin_key(service), None: ""}
+    return {"pk": of_tenant.publishable, "sk": of_tenant.secret, "adm": service.admin_key, None: ""}
 
 
 def test_the_committed_document_is_the_one_the_code_makes() -> None:

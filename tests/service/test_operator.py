@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer
 from typer.testing import CliRunner
 
@@ -37,6 +38,14 @@ def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     url = redis_server.removesuffix("/0") + "/6"
     with system(tmp_path_factory.mktemp("desk"), url, {TENANT: videos}) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _log_elsewhere() -> Iterator[None]:
+    """As the program does it: log lines are no part of the answer."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+    yield
+    structlog.reset_defaults()
 
 
 def command(place: Place, *words: str, content: bytes = b"", env: Json | None = None) -> tuple[int, str, str]:

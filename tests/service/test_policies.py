@@ -322,3 +322,25 @@ def test_the_audit_says_who_and_why(s: System, editor: Editor) -> None:
     """Each publish and rollback with from, to and reason; only an operator may read it."""
     read(editor.publish({"weights": {"freshness": 0.3}}, "first"), 200)
     assert s.call("GET", f"/v1/admin/audit?scope={TENANT}", editor.key).status_code == 403
+
+
+def test_the_feed_for_nobody_obeys_the_same_rules(s: System, editor: Editor) -> None:
+    """Pins, blocks and caps hold on the non-personalised feed as well."""
+    rules = [
+        rule("pin", items("v7"), {"position": 1}),
+        rule("block", {"filter": {"tag": ["chess"]}}),
+        rule("cap", None, {"max": 1, "per": "creator", "window": 4}),
+    ]
+    read(editor.publish({"rules": rules}), 200)
+    path, key = f"/v1/tenants/{TENANT}/feed/default", s.tenants[TENANT].publishable
+    shown: list[Json] = []
+
+    def pinned() -> bool:
+        shown[:] = read(s.call("GET", path, key), 200)["items"]
+        return shown[1]["id"] == "v7"
+
+    s.in_every_worker(pinned, within_s=3)
+    assert len(shown) == 20
+    assert all("chess" not in item["tags"] for item in shown)
+    creators = [item["creator"] for item in shown]
+    assert all(len(set(creators[n : n + 4])) == 4 for n in range(4, 17))

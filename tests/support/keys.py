@@ -37,8 +37,3 @@ def change_tenants(service: Served, method: str, *arguments: object) -> None:
     before = service.resources.live.config.version
     finished(call())
     service.configured(before)
-
-
-def admin_key(service: Served) -> str:
-    """A new operator's key in clear."""
-    return new_key(service, None, "adm").clear

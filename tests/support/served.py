@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,6 @@ from indexer.embedding import Embedder
 from indexer.rebuild import Rebuild, Tenant
 from retrieval.catalogue import Catalogue
 from retrieval.database import connect
-from retrieval.flag_stores import FlagMirror
-from retrieval.flags import Flag, changed
 from retrieval.policies import Policies
 from retrieval.store import Store
 from retrieval.vectors import VectorCache
@@ -170,16 +169,30 @@ class Served:
         return self.resources.flags.decide(tenant, rekeyed(user_id(user), pepper, ""))
 
     def set_flag(self, tenant: str, **change: Any) -> None:
-        """Change a tenant's flag where all workers look, and wait until this one knows."""
-        flags = self.resources.flags
-        before = flags.flags.by_scope.get(tenant)
-        flag = changed(before, {"reason": "a test", **change}, author="test", now_ms=time.time_ns() // 1_000_000)
-        finished(self._put_flag(tenant, flag))
-        eventually(lambda: flags.flags.by_scope.get(tenant) == flag)
+        """Change a tenant's flag as an operator does."""
+        answer = self.client.put(
+            "/v1/admin/flags/personalisation",
+            params={"scope": tenant},
+            headers={"Authorization": f"Bearer {self.admin_key}", "If-Match": "*"},
+            json={"reason": "a test", **change},
+        )
+        if answer.status_code != 200:
+            raise AssertionError(f"status {answer.status_code}: {answer.text[:2000]}")
 
-    async def _put_flag(self, tenant: str, flag: Flag) -> None:
-        async with Redis.from_url(self.place.redis_url, protocol=2) as redis:
-            await FlagMirror(redis).put(tenant, flag)
+    @cached_property
+    def admin_key(self) -> str:
+        """A key of scope adm that the service knows."""
+        before = self.resources.live.config.version
+        made = finished(self._make_admin_key())
+        self.configured(before)
+        return made
+
+    async def _make_admin_key(self) -> str:
+        engine = connect(self.place.database_url)
+        try:
+            return (await Tenants(engine).create_key(None, "adm", "test", self.now_s)).clear
+        finally:
+            await engine.dispose()
 
     # --- content and configuration
 
