@@ -56,7 +56,7 @@ def embeddings(path: Path = TEXTS, cache: Path = CACHE) -> Float32:
     digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     kept = cache / f"embeddings-{digest}.npy"
     if not kept.exists():
-        encoder = importlib.import_module("indexer.encoder").default_encoder()
+        encoder = importlib.import_module("indexer.encoders").default_encoder()
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished = kept.with_suffix(".part.npy")
         np.save(unfinished, np.asarray(encoder.encode(texts(path)), np.float32))

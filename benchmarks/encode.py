@@ -49,7 +49,7 @@ def measure(texts: list[str], threads: int) -> dict[str, Any]:
     import indexer.minilm  # noqa: F401 -- its import is what is measured
 
     imported = time.perf_counter()
-    from indexer.encoder import default_encoder
+    from indexer.encoders import default_encoder
 
     encoder = default_encoder(threads=threads)
     opened = time.perf_counter()

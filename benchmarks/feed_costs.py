@@ -103,12 +103,11 @@ def bench(videos: int) -> Any:
         video(f"v{n}", f"talk {n}", creator=f"creator {n % 97}", tags=[f"tag {n % 31}"], ratings=[{"system": "FSK", "value": "0"}])
         for n in range(videos)
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, own_redis(Path(folder) / "redis") as (redis_url, _):
-        with system(
-            Path(folder), redis_url, {"acme": catalogue}, model="python:benchmarks.feed_costs:RandomEncoder", dim=DIM
-        ) as running:  # fmt: skip
-            with httpx.Client(base_url=running.base_url, timeout=30) as client:
-                yield Bench(running, client)
+    with tempfile.TemporaryDirectory() as folder, own_redis(Path(folder) / "redis") as (redis_url, _), system(
+        Path(folder), redis_url, {"acme": catalogue}, model="python:benchmarks.feed_costs:RandomEncoder", dim=DIM
+    ) as running:  # fmt: skip
+        with httpx.Client(base_url=running.base_url, timeout=30) as client:
+            yield Bench(running, client)
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.encode import generated_texts
 from indexer.daemon import Daemon
 from indexer.embedding import Embedder
-from indexer.encoder import Encoder, default_encoder
+from indexer.encoder import Encoder
+from indexer.encoders import default_encoder
 from indexer.rebuild import Rebuild
 from indexer.settings import IndexerSettings
 from retrieval import logs

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from indexer.daemon import Daemon
 from indexer.embedding import Embedder
-from indexer.encoder import EncoderError, ModelError, open_encoder
+from indexer.encoder import EncoderError, ModelError
+from indexer.encoders import open_encoder
 from indexer.progress import showing_progress
 from indexer.rebuild import Progress, Rebuild
 from indexer.settings import IndexerSettings

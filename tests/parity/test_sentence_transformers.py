@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from indexer.encoder import Encoder, ModelError, default_encoder, open_encoder
+from indexer.encoder import Encoder, ModelError
+from indexer.encoders import default_encoder, open_encoder
 from indexer.minilm import WEIGHTS_FILE, packaged_folder
 from tests.parity.texts import GOLDEN_TEXTS, TEXTS
 

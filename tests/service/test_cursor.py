@@ -90,7 +90,7 @@ def test_nobody_else_can_use_it(tenant: str, user: str | None) -> None:
 
 
 def test_it_tells_an_app_nothing() -> None:
-    """Two seals of one list share only the key's number and the day: what was recommended cannot be read or compared."""
+    """Two seals of one list share only the key's number and the day: nothing of the list can be read or compared."""
     one, two = (CURSORS.seal(frozen(), "acme", "u", now_s=NOW_S) for _ in range(2))
     assert one[:8] == two[:8]
     assert one[8:] != two[8:]

@@ -92,41 +92,52 @@ def test_every_problem_of_an_input_is_named() -> None:
     assert body.count(b'"pointer"') == 2
 
 
-LONG = "x" * MAX_URI_BYTES
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+def get(path: str, **headers: str) -> dict[str, Any]:
+    """A GET."""
+    return {"method": "GET", "url": path, "headers": headers}
+
+
+def post(content: bytes, **headers: str) -> dict[str, Any]:
+    """A POST of events with this body; an underscore in a header's name is a hyphen."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return {"method": "POST", "url": "/v1/events", "content": content, "headers": JSON_TYPE | named}
+
+
 REQUESTS: list[tuple[int, str, dict[str, Any]]] = [
-    (400, "invalid-request", {"url": "/v1/feed?limit=0"}),
-    (400, "invalid-request", {"url": f"/v1/feed?surface={'x' * 65}"}),
-    (400, "invalid-request", {"url": "/v1/feed?" + "&".join(f"p{n}=1" for n in range(MAX_PARAMETERS + 1))}),
-    (400, "invalid-request", {"url": "/v1/feed", "headers": {"Feed-User": "short"}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "json": {}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "json": {"events": []}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "json": {"events": [{}] * (MAX_EVENTS + 1)}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "json": {"events": [{}], "sent_at": "today"}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "content": b"{", "headers": {"Content-Type": "application/json"}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "content": b"{}", "headers": {"Content-Type": "application/json", "Content-Encoding": "gzip"}}),
-    (400, "invalid-request", {"method": "POST", "url": "/v1/events", "content": b"{}", "headers": {"Content-Type": "application/json", "Content-Encoding": "br"}}),
-    (400, "invalid-cursor", {"url": "/v1/feed?cursor=abc"}),
-    (401, "unauthenticated", {"url": "/v1/feed", "headers": {"Authorization": "Bearer nobody"}}),
-    (403, "forbidden-scope", {"url": "/v1/admin/videos"}),
-    (404, "not-found", {"url": "/v1/tenants/other/feed/default"}),
-    (404, "not-found", {"url": "/v1/nothing-here"}),
-    (405, "method-not-allowed", {"method": "DELETE", "url": "/v1/feed"}),
-    (413, "payload-too-large", {"method": "POST", "url": "/v1/events", "content": b" " * (MAX_BYTES + 1), "headers": {"Content-Type": "application/json"}}),
-    (413, "payload-too-large", {"method": "POST", "url": "/v1/events", "content": gzip.compress(b" " * (11 * MAX_BYTES)), "headers": {"Content-Type": "application/json", "Content-Encoding": "gzip"}}),
-    (414, "uri-too-long", {"url": f"/v1/feed?surface={LONG}"}),
-    (415, "unsupported-media-type", {"method": "POST", "url": "/v1/events", "content": b"{}", "headers": {"Content-Type": "text/plain"}}),
-    (431, "headers-too-large", {"url": "/v1/feed", "headers": {"X-Long": "x" * MAX_HEADER_BYTES}}),
-    (431, "headers-too-large", {"url": "/v1/feed", "headers": {f"X-{n}": "x" for n in range(MAX_HEADERS)}}),
-]  # fmt: skip
+    (400, "invalid-request", get("/v1/feed?limit=0")),
+    (400, "invalid-request", get(f"/v1/feed?surface={'x' * 65}")),
+    (400, "invalid-request", get("/v1/feed?" + "&".join(f"p{n}=1" for n in range(MAX_PARAMETERS + 1)))),
+    (400, "invalid-request", {**get("/v1/feed"), "headers": {"Feed-User": "short"}}),
+    (400, "invalid-request", post(b"{}")),
+    (400, "invalid-request", post(b'{"events": []}')),
+    (400, "invalid-request", post(b'{"events": [' + b"{}," * MAX_EVENTS + b"{}]}")),
+    (400, "invalid-request", post(b'{"events": [{}], "sent_at": "today"}')),
+    (400, "invalid-request", post(b"{")),
+    (400, "invalid-request", post(b"{}", content_encoding="gzip")),
+    (400, "invalid-request", post(b"{}", content_encoding="br")),
+    (400, "invalid-cursor", get("/v1/feed?cursor=abc")),
+    (401, "unauthenticated", get("/v1/feed", Authorization="Bearer nobody")),
+    (403, "forbidden-scope", get("/v1/admin/videos")),
+    (404, "not-found", get("/v1/tenants/other/feed/default")),
+    (404, "not-found", get("/v1/nothing-here")),
+    (405, "method-not-allowed", {**get("/v1/feed"), "method": "DELETE"}),
+    (413, "payload-too-large", post(b" " * (MAX_BYTES + 1))),
+    (413, "payload-too-large", post(gzip.compress(b" " * (11 * MAX_BYTES)), content_encoding="gzip")),
+    (414, "uri-too-long", get(f"/v1/feed?surface={'x' * MAX_URI_BYTES}")),
+    (415, "unsupported-media-type", {**post(b"{}"), "headers": {"Content-Type": "text/plain"}}),
+    (431, "headers-too-large", get("/v1/feed", Long="x" * MAX_HEADER_BYTES)),
+    (431, "headers-too-large", get("/v1/feed", **{f"X{n}": "x" for n in range(MAX_HEADERS)})),
+]
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "request_"), REQUESTS, ids=[f"{s}-{k}-{n}" for n, (s, k, _) in enumerate(REQUESTS)]
-)
-def test_each_limit_answers_clearly(service: Served, status: int, kind: str, request_: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("status", "kind", "sent"), REQUESTS, ids=[f"{n}-{s}" for n, (s, _, _) in enumerate(REQUESTS)])
+def test_each_limit_answers_clearly(service: Served, status: int, kind: str, sent: dict[str, Any]) -> None:
     """Status, type and form of each refusal, over HTTP."""
-    given = dict(request_)
-    found = service.call(given.pop("method", "GET"), given.pop("url"), "acme", **given)
+    more = {name: value for name, value in sent.items() if name not in ("method", "url")}
+    found = service.call(sent["method"], sent["url"], "acme", **more)
     assert found.status_code == status, found.text[:300]
     body = found.json()
     assert body["type"] == f"/problems/{kind}"

@@ -36,6 +36,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.database import connect
 from retrieval.policies import Policies
 from retrieval.store import Store
+from retrieval.tenants import Tenants
 from retrieval.vectors import VectorCache
 from retrieval.videos import parse_videos
 from service.app import application
