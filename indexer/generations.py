@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.index import KINDS
 from retrieval.rows import Rows
-from retrieval.segment import Segment
+from retrieval.segment import COMPARED, Segment
 from retrieval.snapshot import Snapshot
 from retrieval.store import Manifest, Store
 
 Items = npt.NDArray[np.uint32]
+
+MOST_BESIDE = 20_000
+"""Rows beside a base of any size from which a new base is worth building: every search compares them one by one."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,11 @@ class Contents:
         return Contents(self.base, Rows.concat([kept, rows]), np.union1d(self.dead, dead).astype(np.uint32))
 
     def wants_fold(self, *, fold_min_items: int) -> bool:
-        """Whether over a tenth lies beside the base, so that one new base is worth building."""
-        return self.base is not None and len(self.fresh) + len(self.dead) > max(
-            fold_min_items, len(self.base.items) // 10
-        )
+        """Whether so much lies beside the base (a tenth of it, or MOST_BESIDE) that a new base is worth building."""
+        if self.base is None:
+            return False
+        most = max(fold_min_items, min(MOST_BESIDE, len(self.base.items) // 10))
+        return len(self.fresh) + len(self.dead) > most
 
     def write(self, store: Store, facts: Manifest) -> Manifest:
         """Write the fresh segment; the manifest to publish is `facts` with its segments and dead.
@@ -69,7 +74,7 @@ class Contents:
         segments = [(self.base.name, self.base.checksum)] if self.base else []
         if len(self.fresh):
             path = store.new_segment_path(facts.tenant, "fresh" if self.base else "base")
-            segments.append((path.name, Segment.write(path, self.fresh)))
+            segments.append((path.name, Segment.write(path, self.fresh, COMPARED if self.base else KINDS)))
         return replace(facts, segments=tuple(segments), dead=tuple(self.dead.tolist()))
 
 

@@ -60,8 +60,8 @@ Items = npt.NDArray[np.uint32]
 class Asked:
     """What a request asks, checked and stripped of everything that names anybody.
 
-    user_key: None is an anonymous user. key_id: of the key it came with. mode: what the flags say. `refresh` wants another order. `if_none_match` are
-    the tags the client has. `dropped`: there was a hint that is on no list.
+    user_key: None is an anonymous user. key_id: of the key it came with. mode: what the flags say. `refresh` wants
+    another order. `if_none_match` are the tags the client has. `dropped`: there was a hint that is on no list.
     """
 
     view: View

@@ -165,7 +165,7 @@ def response_name(kinds: Sequence[str]) -> str:
 
 
 def _problem_response(status: int, kinds: Sequence[str]) -> Schema:
-    titles = {kind: title for _, kind, title in reversed(PROBLEMS.values())}
+    titles = {kind: title for _, kind, title in reversed([*PROBLEMS.values()])}
     schema = {"allOf": [ref("Problem"), {"properties": {"type": {"enum": [f"/problems/{kind}" for kind in kinds]}}}]}
     headers = {429: "Retry-After", 503: "Retry-After", 401: "WWW-Authenticate"}
     name = headers.get(status)

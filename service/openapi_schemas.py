@@ -1,4 +1,4 @@
-"""JSON schemas of what the API takes and gives. What pydantic checks comes from its models; the rest is written here."""
+"""JSON schemas of what the API takes and gives. What pydantic checks comes from its models; the rest is here."""
 
 from __future__ import annotations
 

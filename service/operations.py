@@ -1,4 +1,4 @@
-"""OPERATIONS: every operation of the API as the OpenAPI document tells it. A route that is missing here fails a test."""
+"""OPERATIONS: every operation of the API as the OpenAPI document tells it. A route missing here fails a test."""
 
 from __future__ import annotations
 

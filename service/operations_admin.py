@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from service.openapi import Answer, Operation, Parameter, Schema
-from service.openapi_schemas import FAULTS, MOMENT, listing, number, or_null, record, text
+from service.openapi import Answer, Operation, Parameter
+from service.openapi_schemas import FAULTS, MOMENT, Schema, listing, number, or_null, record, text
 
 ANY: Final[Schema] = {"type": "object"}
 NOTE: Final = {"author": "Ada", "reason": "as discussed"}
@@ -28,9 +28,14 @@ def given(about: str, required: dict[str, Schema], optional: dict[str, Schema] |
     return {**record(required, optional, about), "additionalProperties": False}
 
 
-def shown(about: str, tagged: bool = False, **fields: Schema) -> Answer:
+def shown(about: str, **fields: Schema) -> Answer:
     """A JSON answer with at least these fields."""
-    return Answer(about, record(fields), ("Cache-Control", *(("ETag",) if tagged else ())))
+    return Answer(about, record(fields), ("Cache-Control",))
+
+
+def tagged(about: str, **fields: Schema) -> Answer:
+    """The same of something that can be changed: its ETag goes into If-Match."""
+    return Answer(about, record(fields), ("Cache-Control", "ETag"))
 
 
 VERSION: Final = record(
@@ -50,7 +55,8 @@ TENANT: Final = record(
 KEY: Final = record(
     {
         "id": text(), "tenant": or_null(text()), "scope": text(enum=["pk", "sk", "adm"]), "label": text(),
-        "valid": {"type": "boolean"}, "created_at": MOMENT, "expires_at": or_null(MOMENT), "revoked_at": or_null(MOMENT),
+        "valid": {"type": "boolean"}, "created_at": MOMENT,
+        "expires_at": or_null(MOMENT), "revoked_at": or_null(MOMENT),
     }
 )  # fmt: skip
 PLAYLIST: Final = {"id": text(), "title": text(), "version": number()}
@@ -87,7 +93,7 @@ ADMIN_OPERATIONS: Final = (
         parameters=(Parameter("version", "query", "an older one", number(minimum=1)),), problems=READ,
     ),
     policy(
-        "PUT", "", "Save a draft", answers={200: shown("saved", tagged=True, draft=ANY)}, parameters=(TAG,),
+        "PUT", "", "Save a draft", answers={200: tagged("saved", draft=ANY)}, parameters=(TAG,),
         problems=CHANGE, body=given("", {"policy": ANY, "author": text()}),
         body_example={"policy": {"weights": {"freshness": 0.3}}, "author": "Ada"},
     ),
@@ -115,12 +121,12 @@ ADMIN_OPERATIONS: Final = (
     ),
     policy(
         "POST", ":publish", "Make the draft live", parameters=(TAG,),
-        answers={200: shown("published", tagged=True, version=number(), **VERDICT)}, problems=CHANGE,
+        answers={200: tagged("published", version=number(), **VERDICT)}, problems=CHANGE,
         body=given("", {"author": text(), "reason": text()}), body_example=NOTE, examples_fail=412,
     ),
     policy(
         "POST", ":rollback", "Publish an old version as a new one", parameters=(TAG,),
-        answers={200: shown("published", tagged=True, version=number())}, problems=CHANGE,
+        answers={200: tagged("published", version=number())}, problems=CHANGE,
         body=given("", {"version": number(minimum=1), "author": text(), "reason": text()}),
         body_example={"version": 1, **NOTE}, examples_fail=404,
     ),
@@ -192,12 +198,12 @@ ADMIN_OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/v1/admin/playlists/{id}", "One playlist with its videos", "sk",
-        {200: shown("the playlist", tagged=True, **PLAYLIST)}, (path("id", "of the playlist", "none"),),
+        {200: tagged("the playlist", **PLAYLIST)}, (path("id", "of the playlist", "none"),),
         ("not-found", "overloaded"), examples_fail=404,
     ),
     Operation(
         "PUT", "/v1/admin/playlists/{id}", "Make or replace a playlist", "sk",
-        {200: shown("the playlist", tagged=True, **PLAYLIST)},
+        {200: tagged("the playlist", **PLAYLIST)},
         (path("id", "of the playlist", "mondays"),
          Parameter("If-Match", "header", "its ETag, 0 for a new one", text(), '"0"')),
         CHANGE, given("", {"title": text(), "videos": listing(text())}),
@@ -218,7 +224,7 @@ ADMIN_OPERATIONS: Final = (
         {200: shown("deliveries", deliveries=listing(ANY))}, (LIMIT,), ("overloaded",),
     ),
     Operation(
-        "POST", "/v1/webhooks/cms", "A delivery of the CMS, signed as Standard Webhooks wants it; 202 once stored", None,
+        "POST", "/v1/webhooks/cms", "A delivery of the CMS, signed as in Standard Webhooks; 202 once stored", None,
         {202: shown("stored, or known already", id=text(), status=text(enum=["stored", "known"]))},
         (
             Parameter("tenant", "query", "whose secret to check it with", text(), "acme"),

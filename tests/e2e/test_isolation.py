@@ -33,14 +33,14 @@ class World:
     def __init__(self, service: Served) -> None:
         self.service = service
         own = service.keys["acme"]
-        revoked = {scope: new_key(service, "acme", scope) for scope in ("pk", "sk")}  # type: ignore[arg-type]
+        revoked = {scope: new_key(service, "acme", scope) for scope in ("pk", "sk")}
         revoked["adm"] = new_key(service, None, "adm")
         for key in revoked.values():
             change_tenants(service, "revoke", key.id, service.now_s)
         self.own = {"pk": own.publishable, "sk": own.secret, "adm": service.admin_key}
         self.revoked = {scope: key.clear for scope, key in revoked.items()}
         self.expired = {
-            scope: new_key(service, None if scope == "adm" else "acme", scope, expires_s=service.now_s + 1).clear  # type: ignore[arg-type]
+            scope: new_key(service, None if scope == "adm" else "acme", scope, expires_s=service.now_s + 1).clear
             for scope in ("pk", "sk", "adm")
         }
         suspended = new_key(service, "asleep", "pk").clear, new_key(service, "asleep", "sk").clear

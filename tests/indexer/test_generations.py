@@ -17,6 +17,7 @@ from retrieval.store import Manifest, Store
 from retrieval.videos import Video
 from tests.support.content import DIM, a_video, manifest_of, memory_folder, some_rows, unit_vectors
 
+EMPTY = np.zeros(0, np.uint32)
 ITEMS = st.sets(st.integers(0, 40), max_size=12)
 
 
@@ -125,12 +126,15 @@ TestGenerations = Generations.TestCase
 TestGenerations.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
 
 
-SHARES = [(100, 9, 2, True), (100, 5, 5, False), (0, 9, 0, False)]
+SHARES = [(100, 9, 2, True), (100, 5, 5, False), (0, 9, 0, False), (999, 10, 0, False), (999, 10, 1, True)]
 
 
 @pytest.mark.parametrize(("base", "beside", "dead", "wanted"), SHARES)
-def test_a_fold_is_wanted_when_a_tenth_lies_beside_the_base(base: int, beside: int, dead: int, wanted: bool) -> None:
-    """Changed, new and dead rows count; a tenant without a base has nothing to fold into."""
+def test_a_fold_is_wanted_when_a_tenth_lies_beside_the_base(
+    base: int, beside: int, dead: int, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed, new and dead rows count, and beside a large base MOST_BESIDE; without a base there is nothing to fold."""
+    monkeypatch.setattr("indexer.generations.MOST_BESIDE", 10)
     kept = Base("base-1", "", np.arange(base, dtype=np.uint32), 1) if base else None
     contents = Contents(kept, some_rows(range(200, 200 + beside)), np.arange(dead, dtype=np.uint32))
     assert contents.wants_fold(fold_min_items=5) is wanted
@@ -153,6 +157,16 @@ def test_a_base_is_kept_as_it_is_while_things_change_beside_it(tmp_path: Path) -
     assert second.segments[0] == first.segments[0]
     assert second.dead == (3, 4)
     assert [len(segment) for segment in store.open(second).segments] == [50, 2]
+
+
+def test_what_changes_often_is_not_trained(tmp_path: Path) -> None:
+    """Beside a base, however much it is, vectors are only compared: a small change must not cost a training."""
+    store = Store(tmp_path)
+    contents = Contents.empty(DIM).changed(some_rows(range(9000)), np.zeros(0, np.uint32))
+    first = contents.write(store, manifest_of("acme", 1))
+    beside = Contents.of(store.open(first), dict(first.segments)).changed(some_rows(range(9000, 18_000)), EMPTY)
+    kinds = [segment.index.kind for segment in store.open(beside.write(store, manifest_of("acme", 2))).segments]
+    assert kinds == ["scan", "exact"]
 
 
 def test_rows_that_a_folded_base_lacks_stay_beside_it(tmp_path: Path) -> None:

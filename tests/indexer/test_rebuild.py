@@ -122,18 +122,18 @@ async def test_an_own_vector_of_another_length_is_quarantined(indexing: Indexing
 
 async def test_a_new_model_is_built_beside_and_switched_to_when_complete(indexing: Indexing) -> None:
     """While it embeds, the old generation serves, whole; then every vector is the new model's."""
-    await indexing.put_many("acme", range(200))
+    await indexing.put_many("acme", range(1200))
     await indexing.daemon().once()
     old = indexing.store.pointer("acme")
     seen = []
     encoder = HookedEncoder(lambda _texts: seen.append(indexing.store.pointer("acme")), "new model")
     await indexing.daemon(encoder, part_items=10).once()
-    assert len(seen) > 2
+    assert len(seen) > 10
     assert set(seen) == {old}
     snapshot = indexing.snapshot("acme")
     assert snapshot.model == encoder.model_id
-    expected = encoder.encode([f"bread {n}" for n in range(200)])
-    assert np.allclose(snapshot.vectors(snapshot.rows(np.arange(200, dtype=np.uint32))), expected, atol=1e-3)
+    expected = encoder.encode([f"bread {n}" for n in range(1200)])
+    assert np.allclose(snapshot.vectors(snapshot.rows(np.arange(1200, dtype=np.uint32))), expected, atol=1e-3)
 
 
 async def test_a_long_catch_up_is_published_in_parts(indexing: Indexing) -> None:

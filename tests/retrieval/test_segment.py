@@ -172,7 +172,7 @@ from pathlib import Path
 from retrieval.segment import Segment
 from tests.support.content import some_rows
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-folder, rows = Path(sys.argv[1]), some_rows(range(300))
+folder, rows = Path(sys.argv[1]), some_rows(range(100), dim=384)
 for limit in map(int, sys.argv[2:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
@@ -188,15 +188,23 @@ Segment.write(folder / "base-1", rows)
 """
 
 
-def test_a_full_disk_leaves_nothing_behind(pristine: tuple[Path, str], tmp_path: Path) -> None:
-    """Full at the first byte, within a file, or at the last byte of the largest: OSError, and no folder."""
-    largest = max((pristine[0] / name).stat().st_size for name in FILES)
-    index_size = (pristine[0] / "vectors.faiss").stat().st_size
-    limits = [0, 1000, index_size - 1, index_size - 4096, largest - 1]
-    command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path), *map(str, limits)]
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Full at the first byte, within a file, or at the very last byte of the index: OSError, and no folder."""
+    expected = Segment.write(tmp_path / "elsewhere" / "base-1", some_rows(range(100), dim=384))
+    sizes = {name: (tmp_path / "elsewhere" / "base-1" / name).stat().st_size for name in FILES}
+    assert max(sizes, key=sizes.__getitem__) == "vectors.faiss", "or its last byte would never be reached"
+    limits = [
+        0,
+        1000,
+        sizes["rows.bin"] - 1,
+        sizes["vectors.faiss"] // 2,
+        *(sizes["vectors.faiss"] - n for n in (4096, 1)),
+    ]
+    (tmp_path / "full").mkdir()
+    command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path / "full"), *map(str, limits)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert Segment.open(tmp_path / "base-1", pristine[1]), "with room again, the same bytes as ever"
+    assert len(Segment.open(tmp_path / "full" / "base-1", expected)) == 100, "with room again, the same bytes as ever"
 
 
 def test_writing_twice_gives_the_same_bytes(pristine: tuple[Path, str], tmp_path: Path) -> None:

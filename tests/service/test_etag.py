@@ -50,16 +50,14 @@ def test_the_clock_of_the_hint_does_not_matter_but_each_hint_does() -> None:
     """Who asks, how many, where and with which hints is in the tag; the moment is not."""
     same = etag.checksum_of("u", "personalised", 20, replace(CONTEXT, now_s=NOW_S + 5, seed=99))
     assert same == etag.checksum_of("u", "personalised", 20, CONTEXT)
-    others = [
-        etag.checksum_of(user, mode, limit, context)
-        for user, mode, limit, context in (
-            (None, "personalised", 20, CONTEXT),
-            ("u", "holdout", 20, CONTEXT),
-            ("u", "personalised", 21, CONTEXT),
-            *(("u", "personalised", 20, replace(CONTEXT, **{name: value})) for name, value in
-              (("surface", "search"), ("language", 4), ("country", 6), ("age_band", "18+"))),
-        )
-    ]  # fmt: skip
+    hints = ({"surface": "search"}, {"language": 4}, {"country": 6}, {"age_band": "18+"})
+    asked: list[tuple[str | None, str, int, Context]] = [
+        (None, "personalised", 20, CONTEXT),
+        ("u", "holdout", 20, CONTEXT),
+        ("u", "personalised", 21, CONTEXT),
+        *(("u", "personalised", 20, replace(CONTEXT, **hint)) for hint in hints),
+    ]
+    others = [etag.checksum_of(*one) for one in asked]
     assert len({same, *others}) == 8
 
 

@@ -34,6 +34,7 @@ from indexer.embedding import Embedder
 from indexer.rebuild import Rebuild, Tenant
 from retrieval.catalogue import Catalogue
 from retrieval.database import connect
+from retrieval.errors import NotFound
 from retrieval.policies import Policies
 from retrieval.store import Store
 from retrieval.tenants import Tenants
@@ -224,11 +225,14 @@ class Served:
         """Wait until a change of tenants, keys or policies after that version has arrived everywhere."""
         live = self.resources.live
         eventually(lambda: live.config.version > version_before)
-        eventually(
-            lambda: all(
-                live.view(name).policy_version == live.config.policy_versions[name] for name in live.config.tenants
-            )
-        )
+        eventually(lambda: all(self._shows_policy(name) for name in live.config.tenants))
+
+    def _shows_policy(self, tenant: str) -> bool:
+        live = self.resources.live
+        try:
+            return live.view(tenant).policy_version == live.config.policy_versions[tenant]
+        except NotFound:  # new, and not yet loaded
+            return False
 
     async def _put(self, tenant: str, videos: Sequence[Json]) -> None:
         engine = connect(self.place.database_url)
