@@ -190,6 +190,13 @@ class Catalogue:
             counts["quarantined"] = (await connection.execute(quarantined)).scalar_one()
         return counts
 
+    async def down_since(self, tenant_id: str, version: int) -> NDArray[np.uint32]:
+        """Items that were removed or unpublished after `version`, sorted."""
+        newer = (VIDEOS.c.tenant_id == tenant_id, VIDEOS.c.version > version, VIDEOS.c.status != "published")
+        async with reading(self._engine) as connection:
+            items = (await connection.execute(select(VIDEOS.c.item).where(*newer))).scalars().all()
+        return np.sort(np.array(items, np.uint32))
+
     async def waiting_since_s(self, tenant_id: str, version: int) -> int | None:
         """When the oldest change after `version` was stored, unix seconds; None when there is none."""
         newer = (VIDEOS.c.tenant_id == tenant_id, VIDEOS.c.version > version)

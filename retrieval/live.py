@@ -12,11 +12,15 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from retrieval import config as configs
+from retrieval.catalogue import Catalogue
 from retrieval.config import Config
 from retrieval.counters import Counters, Popularity, popularity
 from retrieval.errors import FeedError, NotFound, SnapshotCorrupt
@@ -25,6 +29,8 @@ from retrieval.store import Pointer, Store
 from retrieval.view import View
 
 log = structlog.get_logger("retrieval")
+
+NOTHING: Final = np.zeros(0, np.uint32)
 
 REFUSED_S = 10.0
 """A generation that could not be opened is tried again after so long: its files may have been mended, or the fault
@@ -36,6 +42,7 @@ class Live:
 
     def __init__(self, engine: AsyncEngine, store: Store, counters: Counters, *, dim: int, copy: Path) -> None:
         self.engine = engine
+        self.catalogue = Catalogue(engine)
         self.store = store
         self.counters = counters
         self.dim = dim
@@ -46,6 +53,7 @@ class Live:
         self._pointers: dict[str, Pointer] = {}
         self._refused: dict[str, tuple[Pointer | None, float]] = {}
         self._popularity: dict[str, Popularity] = {}
+        self._down: dict[str, npt.NDArray[np.uint32]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def view(self, tenant: str) -> View:
@@ -66,10 +74,12 @@ class Live:
         await self._attempt("config", self.refresh_config)
         await self._attempt("snapshots", self.refresh_snapshots)
         await self._attempt("counters", self.refresh_counters)
+        await self._attempt("takedowns", self.refresh_takedowns)
         for name, step, every_s in (
             ("config", self.refresh_config, config_s),
             ("snapshots", self.refresh_snapshots, snapshots_s),
             ("counters", self.refresh_counters, counters_s),
+            ("takedowns", self.refresh_takedowns, config_s),
         ):
             self._loops.append(asyncio.create_task(self._repeat(name, step, every_s)))
 
@@ -86,7 +96,7 @@ class Live:
             return
         self.config = config
         for gone in set(self._views) - set(config.tenants):
-            for known in (self._views, self._pointers, self._refused, self._popularity):
+            for known in (self._views, self._pointers, self._refused, self._popularity, self._down):
                 known.pop(gone, None)
         for tenant in list(self._views):
             await self._attempt("policy", partial(self._show, tenant))
@@ -107,6 +117,21 @@ class Live:
             windows = await self.counters.windows(tenant)
             self._popularity[tenant] = await asyncio.to_thread(popularity, windows)
             await self._show(tenant)
+
+    async def refresh_takedowns(self) -> None:
+        """Stop serving what was taken down since the snapshots were made: that does not wait for an index.
+
+        Raises StoreUnavailable: what was known to be down stays down.
+        """
+        for tenant, version in (await self.catalogue.versions()).items():
+            view = self._views.get(tenant)
+            if view is None:
+                continue
+            behind = version > view.snapshot.version
+            down = await self.catalogue.down_since(tenant, view.snapshot.version) if behind else NOTHING
+            if not np.array_equal(down, view.down):
+                self._down[tenant] = down
+                await self._show(tenant)
 
     async def _refresh_snapshot(self, tenant: str) -> None:
         pointer = None
@@ -175,6 +200,7 @@ class Live:
                 shown,
                 self._popularity.get(tenant, Popularity.nothing()),
                 previous,
+                self._down.get(tenant, NOTHING),
             )
             if self._views.get(tenant) is previous and self.config is config:
                 self._views[tenant] = view

@@ -27,10 +27,11 @@ from ranking.items import Items
 from retrieval import index
 from retrieval.errors import SnapshotCorrupt
 from retrieval.files import checksum, flush_folder, write_atomically
+from retrieval.index import KINDS, Kind
 from retrieval.rows import COLUMNS, RAGGED, Array, Ragged, Rows
 
 ALIGNMENT = 64
-COMPARED = (index.KINDS[0]._replace(up_to=np.inf),)
+COMPARED = (KINDS[0]._replace(up_to=np.inf),)
 """For a segment that is written anew with every change: training would take seconds each time, and comparing every
 vector takes 1 ms of a search for 20,000 of them."""
 
@@ -63,7 +64,7 @@ class Segment:
         return [values[start:end].tobytes() for start, end in bounds]
 
     @staticmethod
-    def write(folder: Path, rows: Rows, kinds: tuple[index.Kind, ...] = index.KINDS) -> str:
+    def write(folder: Path, rows: Rows, kinds: tuple[Kind, ...] = KINDS) -> str:
         """Write `rows` as a new segment folder and return the checksum of its segment.json.
 
         Rows are ordered by item number on the way; their index is one of `kinds`. The folder appears whole or not at

@@ -129,7 +129,7 @@ def describe(ask: Ask, rows: Rows, source: npt.NDArray[np.uint8]) -> Candidates:
         negative=vectors @ taste.rejected if taste.rejected is not None else zeros,
         popularity=popularity,
         trending=trending,
-        live=is_set(snapshot.live, rows),
+        live=is_set(ask.view.live, rows),
         seen=np.isin(items, memory.seen),
         rejected=np.isin(items, memory.rejected),
         served_s=_last_served(items, memory),

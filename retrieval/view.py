@@ -7,6 +7,7 @@ publish which only changes the small fresh segment leaves the work done for the 
 from __future__ import annotations
 
 import functools
+import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ class View:
     snapshot: Snapshot
     popularity: Popularity
     parts: tuple[SegmentUnderPolicy, ...]
+    down: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     _masks: dict[tuple[object, ...], Mask] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -112,13 +114,29 @@ class View:
         snapshot: Snapshot,
         popularity: Popularity,
         previous: View | None = None,
+        down: npt.NDArray[np.uint32] | None = None,
     ) -> View:
         """A new view; takes over from `previous` what is unchanged. Costs what is new: up to seconds for a big base."""
         known = {part.segment.name: part for part in previous.parts} if previous and previous.policy is policy else {}
         parts = tuple(known.get(one.name) or SegmentUnderPolicy(one, policy) for one in snapshot.segments)
-        view = View(tenant, policy, policy_version, snapshot, popularity, parts)
-        _ = view.newest, view.most_popular, view.snapshot.live  # now, in the loader's thread, not in a request
+        down = np.zeros(0, np.uint32) if down is None else down
+        view = View(tenant, policy, policy_version, snapshot, popularity, parts, down)
+        _ = view.newest, view.most_popular, view.live  # now, in the loader's thread, not in a request
         return view
+
+    @cached_property
+    def live(self) -> Mask:
+        """Packed rows that may be served at all: the snapshot's, without what was taken down since it was made."""
+        if not len(self.down):
+            return self.snapshot.live
+        mask = self.snapshot.live.copy()
+        clear(mask, self.snapshot.rows(self.down))
+        return mask
+
+    @property
+    def content(self) -> str:
+        """Names the content as it is served now; another take-down is another name."""
+        return f"{self.snapshot.generation}.{zlib.crc32(self.down.tobytes()):x}"
 
     @cached_property
     def newest(self) -> Rows:
@@ -126,7 +144,7 @@ class View:
         rows = np.concatenate(
             [np.zeros(0, np.int64), *(p.newest + s for p, s in zip(self.parts, self.snapshot.starts, strict=False))]
         )
-        rows = rows[is_set(self.snapshot.live, rows)]
+        rows = rows[is_set(self.live, rows)]
         order = np.argsort(-self.snapshot.column("published_s", rows), kind="stable")
         return rows[order]
 
@@ -157,7 +175,7 @@ class View:
             found = [part.allowed(plan, context) for part in self.parts]
             if len(self._masks) >= MAX_MASKS:
                 self._masks.clear()
-            self._masks[key] = np.concatenate([np.zeros(0, np.uint8), *found]) & self.snapshot.live
+            self._masks[key] = np.concatenate([np.zeros(0, np.uint8), *found]) & self.live
         return self._masks[key].copy()
 
     def editorial(self, plan: Plan) -> Rows:

@@ -27,7 +27,7 @@ from retrieval.errors import Problem
 from retrieval.journal import EMPTY, Journal
 from retrieval.view import Rows, View, is_set
 from service.errors import worded
-from service.ranked import Ranked, layers, ranked, samples, under
+from service.ranked import Ranked, layers, replayed, samples, under
 
 WARN_SHARE: Final = 0.30
 REFUSE_SHARE: Final = 0.50
@@ -132,8 +132,8 @@ def driven_slots(run: Ranked) -> int:
 def _run(
     user: str, situation: str, journal: Journal, context: Context, drafted: View, without: View, verdict: Verdict
 ) -> DryRun:
-    run = ranked(drafted, journal, context, PAGE)
-    bare = ranked(without, journal, context, PAGE)
+    run = replayed(drafted, journal, context, PAGE)
+    bare = replayed(without, journal, context, PAGE)
     items, unruled = len(run.page), len(bare.page)
     if (items < PAGE <= unruled) or (items == 0 < unruled):
         acting = [drafted.policy.rules[i].id for i in (*run.ask.plan.block, *run.ask.plan.require)]

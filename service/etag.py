@@ -1,6 +1,6 @@
 """The tag of a first page, from the versions of what goes into it; so a 304 needs one state read and no retrieval.
 
-    W/"GENERATION.POLICY.USER.EPOCH.ASKED.SEED.MADE"
+    W/"CONTENT.POLICY.USER.EPOCH.ASKED.SEED.MADE"
 
 USER is a checksum of what the user did, not of what was served to them: being served changes nothing, engagement does.
 EPOCH counts the schedule edges that have passed. ASKED is a checksum of who asked for what, so that a tag presented
@@ -29,7 +29,7 @@ def versions(view: View, journal: Journal, asked: str, *, now_s: int) -> str:
     """Everything a first page depends on but its seed. `asked`: see `checksum_of`."""
     engaged = journal[journal["signal"] != Signal.SERVED]
     user = xxhash.xxh3_64_hexdigest(engaged.tobytes()) if len(engaged) else "0"
-    return f"{view.snapshot.generation}.{view.policy_version}.{user}.{view.epoch(now_s)}.{asked}"
+    return f"{view.content}.{view.policy_version}.{user}.{view.epoch(now_s)}.{asked}"
 
 
 def checksum_of(user_key: str | None, mode: str, limit: int, context: Context) -> str:

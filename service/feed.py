@@ -24,21 +24,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ranking.context import Context
-from ranking.rank import REASONS, Ranking, rank
+from ranking.rank import REASONS, Ranking
 from retrieval.chains import Chains
 from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
 from retrieval.limits import LimitedJournals
-from retrieval.sources import Ask, allowed_for, gather
 from retrieval.stream import Serve, ServedItem, Stream
-from retrieval.taste import NOBODY, Memory, remember, taste
-from retrieval.view import View, clear, is_set
+from retrieval.taste import NOBODY, Memory, remember
+from retrieval.view import View, is_set
 from service import etag
 from service.cursor import LIFETIME_S, Frozen
-
-LIST_SIZE: Final = 200
-"""Candidates that are ranked at least, and the length of the list that is frozen for scrolling."""
+from service.ranked import NO_ITEMS, Items, ranked
 
 MODES: Final = ("personalised", "cold_start", "holdout", "fallback", "killed")
 """What a page is. A cursor holds positions in this list."""
@@ -52,8 +49,6 @@ UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     }
 )
 """What a page is for whom the flags do not personalise, and what it says beside."""
-
-Items = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,9 @@ class Page:
     """The answer, before it is JSON. `position` is that of its first item in the chain, `frozen` the list after this
     page, None at the end of everything.
 
-    `unchanged` is a 304: the client's page is still right, and nothing else here is filled. `scores` are the ranker's,
-    empty where a frozen list is read on; `journal_position` says from which state of the journal the list was made.
+    `unchanged` is a 304: the client's page is still right, and nothing else here is filled. `scores` are the ranker's
+    and `propensities` the chance each item had, empty where a frozen list is read on; `journal_position` says from
+    which state of the journal the list was made.
     """
 
     mode: str
@@ -94,6 +90,7 @@ class Page:
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     scores: Sequence[float | None] = ()
+    propensities: Sequence[float | None] = ()
     journal_position: int = 0
 
 
@@ -120,7 +117,7 @@ async def first_page(asked: Asked, stores: Stores) -> Page:
     if tag := _still_right(asked, versions):
         return Page(asked.mode, NO_ITEMS, (), tag=tag, unchanged=True, timings_ms=clock.laps_ms)
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-    page = _page(asked, _listed(asked, memory, NO_ITEMS, clock), os.urandom(8), before=0)
+    page = _page(asked, memory, clock, os.urandom(8))
     page.tag = etag.tag(versions, asked.context.seed, asked.context.now_s)
     page.timings_ms = clock.laps_ms
     page.journal_position = position(journal)
@@ -149,15 +146,16 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
 
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
     more = replace(asked, limit=asked.limit - len(taken.items), context=replace(asked.context, seed=frozen.seed))
-    listed = _listed(more, memory, had, clock)
-    page = _page(more, listed, frozen.chain, before=frozen.before + len(frozen.items), mode=mode)
+    before = frozen.before + len(frozen.items)
+    page = _page(more, memory, clock, frozen.chain, without=had, before=before, mode=mode)
     return replace(
         page,
         mode=taken.mode if len(taken.items) else page.mode,
         position=taken.position,
         items=np.concatenate([taken.items, page.items]),
         reasons=[*taken.reasons, *page.reasons],
-        scores=page.scores if not len(taken.items) else (),
+        scores=[*[None] * len(taken.items), *page.scores],
+        propensities=[*[None] * len(taken.items), *page.propensities],
         timings_ms=clock.laps_ms,
     )
 
@@ -166,7 +164,7 @@ def default_page(asked: Asked, mode: str, degraded: Sequence[str] = ()) -> Page:
     """The non-personalised feed: the same rules, filters and caps, and nobody's taste."""
     clock = Clock()
     anyone = asked if asked.refresh else replace(asked, context=replace(asked.context, seed=0))
-    page = _page(anyone, _listed(anyone, NOBODY, NO_ITEMS, clock), os.urandom(8), before=0, mode=mode)
+    page = _page(anyone, NOBODY, clock, os.urandom(8), mode=mode)
     page.degraded = [*degraded, *page.degraded]
     page.timings_ms = clock.laps_ms
     return page
@@ -186,7 +184,8 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
     """After the answer: note what was served, so that it steps back next time, and log it. Best effort."""
     if not len(page.items):
         return
-    scores = page.scores or [None] * len(page.items)
+    unknown = [None] * len(page.items)
+    scores, propensities = page.scores or unknown, page.propensities or unknown
     serve = Serve(
         request_id=request_id,
         tenant=asked.view.tenant.id,
@@ -199,9 +198,9 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
         seed=asked.context.seed,
         journal_position=page.journal_position,
         items=[
-            ServedItem(item, place, reason, score)
-            for place, (item, reason, score) in enumerate(
-                zip(page.items.tolist(), page.reasons, scores, strict=True), start=page.position
+            ServedItem(item, place, reason, score, propensity)
+            for place, (item, reason, score, propensity) in enumerate(
+                zip(page.items.tolist(), page.reasons, scores, propensities, strict=True), start=page.position
             )
         ],
     )
@@ -209,18 +208,6 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
         await written.served(serve)
     except StoreUnavailable:
         return  # the next first page may repeat an item
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A ranked list, best first: items uint32[n], reasons uint8[n]; `final` if nothing more was to be had."""
-
-    mode: str
-    items: Items
-    reasons: npt.NDArray[np.uint8]
-    final: bool
-    degraded: list[str]
-    scores: npt.NDArray[np.float32]
 
 
 async def _restarted(asked: Asked, stores: Stores) -> Page:
@@ -239,52 +226,39 @@ def _mode_from_here(asked: Asked, frozen: Frozen) -> str | None:
     return None if MODES[frozen.mode] in PERSONAL else MODES[frozen.mode]
 
 
-def _listed(asked: Asked, memory: Memory, without: Items, clock: Clock) -> Listed:
-    """Retrieve and rank for one user, leaving out the items in `without`."""
-    view, policy = asked.view, asked.view.policy
-    known = taste(memory, _vectors(view, memory), policy.taste)
-    context = with_liked(asked.context, view, memory)
-    plan = policy.book.plan(context)
-    allowed = allowed_for(view, plan, context, memory)
-    clear(allowed, view.snapshot.rows(without))
-    candidates = gather(Ask(view, plan, context, memory, known, allowed), LIST_SIZE)
-    clock.lap("retrieve")
-
-    # The last list holds all that is left: what caps would drop from it would never come.
-    final = len(candidates) < LIST_SIZE
-    ranking = rank(candidates, policy, context, LIST_SIZE, page=LIST_SIZE if final else asked.limit)
-    clock.lap("rank")
-    return Listed(
-        mode="personalised" if len(known.interests) or known.rejected is not None else "cold_start",
-        items=candidates.item[ranking.rows],
-        reasons=ranking.reason,
-        final=final,
-        degraded=_shortcomings(ranking, asked, memory),
-        scores=ranking.score[ranking.rows],
-    )
-
-
-def _page(asked: Asked, listed: Listed, chain: bytes, *, before: int, mode: str | None = None) -> Page:
-    """The first `limit` items of a new list, and the list frozen behind them."""
-    mode = mode or listed.mode
+def _page(
+    asked: Asked,
+    memory: Memory,
+    clock: Clock,
+    chain: bytes,
+    *,
+    without: Items = NO_ITEMS,
+    before: int = 0,
+    mode: str | None = None,
+) -> Page:
+    """The first `limit` items of a new list, and the list frozen behind them. `mode` None: as the taste says."""
+    listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, lap=clock.lap)
+    mode = mode or ("personalised" if listed.is_personal else "cold_start")
+    items, reasons = listed.items, listed.ranking.reason
     frozen = Frozen(
         chain=chain,
         made_s=asked.context.now_s,
         seed=asked.context.seed,
         mode=MODES.index(mode),
         before=before,
-        offset=min(asked.limit, len(listed.items)),
+        offset=min(asked.limit, len(items)),
         final=listed.final,
-        items=listed.items,
-        reasons=listed.reasons,
+        items=items,
+        reasons=reasons,
     )
     return Page(
         mode=mode,
-        items=listed.items[: asked.limit],
-        reasons=_words(listed.reasons[: asked.limit]),
+        items=items[: asked.limit],
+        reasons=_words(reasons[: asked.limit]),
         frozen=frozen if frozen.left or not frozen.final else None,
-        degraded=listed.degraded,
-        scores=listed.scores[: asked.limit].tolist(),
+        degraded=_shortcomings(listed.ranking, asked, memory),
+        scores=listed.ranking.score[listed.ranking.rows[: asked.limit]].tolist(),
+        propensities=listed.propensities()[: asked.limit],
     )
 
 
@@ -300,26 +274,6 @@ def _take(asked: Asked, frozen: Frozen, most: int) -> tuple[Page, Frozen]:
     return page, replace(frozen, offset=offset)
 
 
-def with_liked(context: Context, view: View, memory: Memory) -> Context:
-    """The context with the creators and categories of what the user liked, weighted by pull."""
-    liked = memory.pull > 0
-    rows = view.snapshot.rows(memory.items[liked])
-    pull = memory.pull[liked][rows >= 0]
-    rows = rows[rows >= 0]
-    if not len(rows):
-        return context
-    creators, creator_weights = _totals(view.snapshot.column("creator", rows), pull)
-    categories = view.snapshot.column("categories", rows)
-    kinds, kind_weights = _totals(categories.reshape(-1), np.repeat(pull, categories.shape[1]))
-    return replace(
-        context,
-        liked_creators=creators,
-        liked_creator_weights=creator_weights,
-        liked_categories=kinds,
-        liked_category_weights=kind_weights,
-    )
-
-
 class Clock:
     """Wall time of the stages of one request."""
 
@@ -331,9 +285,6 @@ class Clock:
         now = time.perf_counter()
         self.laps_ms[stage] = 1000 * (now - self._since)
         self._since = now
-
-
-NO_ITEMS: Final[Items] = np.zeros(0, np.uint32)
 
 
 def _versions(asked: Asked, journal: Journal) -> str:
@@ -355,21 +306,6 @@ async def _journal(asked: Asked, stores: Stores) -> Journal:
         if asked.user_key is None:
             return EMPTY  # only the rate was asked for
         raise
-
-
-def _vectors(view: View, memory: Memory) -> npt.NDArray[np.float32]:
-    """Vectors of the remembered items; a zero row for one that has left the catalogue."""
-    vectors = np.zeros((len(memory.items), view.snapshot.dim), np.float32)
-    rows = view.snapshot.rows(memory.items)
-    vectors[rows >= 0] = view.snapshot.vectors(rows[rows >= 0])
-    return vectors
-
-
-def _totals(
-    keys: npt.NDArray[np.uint64], pull: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-    known, which = np.unique(keys[keys != 0], return_inverse=True)
-    return known, np.bincount(which, pull[keys != 0], minlength=len(known)).astype(np.float32)
 
 
 def _words(reasons: npt.NDArray[np.uint8]) -> list[str]:

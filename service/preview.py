@@ -10,7 +10,7 @@ from ranking.context import Context
 from retrieval.journal import Journal
 from retrieval.view import View
 from service.explain import Explainer
-from service.ranked import Ranked, ranked
+from service.ranked import Ranked, replayed
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Compared:
 def compare(live: View, drafted: View, users: Mapping[str, Journal], context: Context, limit: int) -> list[Compared]:
     """The pages of all users. `drafted` is the same tenant under the draft."""
     return [
-        Compared(name, ranked(live, journal, context, limit), ranked(drafted, journal, context, limit))
+        Compared(name, replayed(live, journal, context, limit), replayed(drafted, journal, context, limit))
         for name, journal in users.items()
     ]
 

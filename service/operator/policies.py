@@ -43,7 +43,7 @@ from service.operator.console import (
     who,
 )
 from service.publishing import PolicyRefused
-from service.ranked import ranked
+from service.ranked import replayed
 from service.routes.explain import before
 
 policy = typer.Typer(no_args_is_help=True, help="Weights and rules.")
@@ -245,7 +245,7 @@ async def _explained(
     else:
         # The seed that the feed takes for this user at this hour, so that it is the same page.
         context = replace(context, seed=zlib.crc32(f"{key}:{context.now_s // 3600}".encode()))
-    explainer = Explainer(ranked(view, journal, context, limit))
+    explainer = Explainer(replayed(view, journal, context, limit))
     items = explainer.page() if page is None else [explainer.numbered(one) for one in page.items]
     return items, [explainer.missing(one) for one in wanted]
 

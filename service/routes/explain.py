@@ -26,7 +26,7 @@ from service.auth import user_key
 from service.errors import InvalidRequest
 from service.explain import Explainer
 from service.feed import Asked, Page
-from service.ranked import ranked
+from service.ranked import replayed
 from service.resources import Resources
 from service.routes.feed import feed, read
 
@@ -93,7 +93,7 @@ def before(journal: Journal, at_s: int) -> Journal:
 def _explained(
     view: View, journal: Journal, context: Context, limit: int, items: Sequence[int] | None, wanted: Sequence[str]
 ) -> dict[str, Any]:
-    explainer = Explainer(ranked(view, journal, context, limit))
+    explainer = Explainer(replayed(view, journal, context, limit))
     page = explainer.page() if items is None else [explainer.numbered(item) for item in items]
     return {"items": page, "asked_about": [explainer.missing(one) for one in wanted]}
 

@@ -133,7 +133,7 @@ SHARES = [(100, 9, 2, True), (100, 5, 5, False), (0, 9, 0, False), (999, 10, 0, 
 def test_a_fold_is_wanted_when_a_tenth_lies_beside_the_base(
     base: int, beside: int, dead: int, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changed, new and dead rows count, and beside a large base MOST_BESIDE; without a base there is nothing to fold."""
+    """Changed, new and dead rows count; beside a large base it is MOST_BESIDE; without a base nothing can be folded."""
     monkeypatch.setattr("indexer.generations.MOST_BESIDE", 10)
     kept = Base("base-1", "", np.arange(base, dtype=np.uint32), 1) if base else None
     contents = Contents(kept, some_rows(range(200, 200 + beside)), np.arange(dead, dtype=np.uint32))

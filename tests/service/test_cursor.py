@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.cursor import DAY_S, MAX_CHARS, BadCursor, Cursors, Frozen, local_secret
-from service.feed import LIST_SIZE
+from service.ranked import LIST_SIZE
 
 NOW_S = 1_800_000_000
 OLD, NEW = b"an old secret of the operator", b"a new secret of the operator"
