@@ -23,7 +23,8 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 def test_every_setting_is_in_the_table_and_no_other() -> None:
     """docs/settings.md names each environment variable once, with its default, and invents none."""
-    table = dict(re.findall(r"^\| `(FEED_[A-Z0-9_]+)` \| `?([^|`]*)`? \|", (ROOT / "docs/settings.md").read_text(), re.M))
+    page = (ROOT / "docs/settings.md").read_text()
+    table = dict(re.findall(r"^\| `(FEED_[A-Z0-9_]+)` \| `?([^|`]*)`? \|", page, re.M))
     fields = StoreSettings.model_fields | IndexerSettings.model_fields | ServiceSettings.model_fields
     assert set(table) == {f"FEED_{name.upper()}" for name in fields}
     for name, field in fields.items():

@@ -105,9 +105,7 @@ def test_rows_are_distinct_allowed_ordered_and_carry_their_own_cosine(case: Case
 
 @given(cases())
 @settings(deadline=None, max_examples=30)
-def test_a_file_answers_as_the_index_it_was_written_from(
-    tmp_path_factory: pytest.TempPathFactory, case: Case
-) -> None:
+def test_a_file_answers_as_the_index_it_was_written_from(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     """Written and mapped again, an index has the same kind, vectors and answers."""
     path = tmp_path_factory.mktemp("index") / "index.faiss"
     built = index.build(case.vectors)

@@ -36,7 +36,7 @@ async def test_a_removed_video_is_not_served_from_the_old_snapshot(
     try:
         await Tenants(engine).create("acme", "acme", NOW_S)
         catalogue, store = Catalogue(engine), Store(tmp_path)
-        raw: list[object] = [{"id": f"v{n}", "title": f"title {n}", "media_url": "https://v.example/1"} for n in range(5)]
+        raw = [{"id": f"v{n}", "title": f"title {n}", "media_url": "https://v.example/1"} for n in range(5)]
         videos = [one.video for one in parse_videos(raw, DIM).accepted]
         await catalogue.upsert("acme", videos, NOW_S)
         published(store, "acme", 1, some_rows(range(5)))

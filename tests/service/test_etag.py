@@ -22,9 +22,9 @@ LIKED = entries([(7, NOW_S, Signal.LIKE, 1.0)])
 
 def versions(journal: Journal = EMPTY, asked: str = "a", **view: Any) -> str:
     """The versions of a view with these properties."""
-    facts = {"generation": 3, "policy_version": "1.2", "epoch": 4} | view
+    facts = {"content": "3.0", "policy_version": "1.2", "epoch": 4} | view
     stand_in: Any = SimpleNamespace(
-        snapshot=SimpleNamespace(generation=facts["generation"]),
+        content=facts["content"],
         policy_version=facts["policy_version"],
         epoch=lambda now_s: facts["epoch"],
     )
@@ -32,7 +32,15 @@ def versions(journal: Journal = EMPTY, asked: str = "a", **view: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "moved", [{"generation": 4}, {"policy_version": "1.3"}, {"epoch": 5}, {"journal": LIKED}, {"asked": "b"}]
+    "moved",
+    [
+        {"content": "4.0"},
+        {"content": "3.1f"},
+        {"policy_version": "1.3"},
+        {"epoch": 5},
+        {"journal": LIKED},
+        {"asked": "b"},
+    ],
 )
 def test_every_input_moves_it(moved: dict[str, Any]) -> None:
     """Content, policy, schedule, engagement and what is asked: each by itself makes another tag."""

@@ -40,9 +40,9 @@ def ids(service: Served, **query: Any) -> list[str]:
 
 @pytest.mark.parametrize(("language", "first"), [("de", "de"), ("en", "en"), ("DE", "de")])
 def test_language_ranks_and_does_not_filter(service: Served, language: str, first: str) -> None:
-    """The user's language comes first; the other one is still there."""
+    """The user's language comes first, but for the one slot in twenty that explores; the other one is still there."""
     shown = ids(service, language=language)
-    assert all(name.startswith(first) for name in shown[:5])
+    assert sum(name.startswith(first) for name in shown[:6]) >= 5
     assert sum(name.startswith(("de", "en")) for name in shown) == 24
 
 
@@ -96,9 +96,9 @@ def test_the_apps_language_stands_in_for_a_missing_hint(service: Served) -> None
     """Accept-Language counts when `language` is not given, and only then; so the answer varies with it."""
     headers = {"Accept-Language": "de-CH, de;q=0.9, en;q=0.8"}
     page = service.feed("acme", headers=headers)
-    assert all(item["id"].startswith("de") for item in page["items"][:5])
+    assert sum(item["id"].startswith("de") for item in page["items"][:6]) >= 5
     page = service.feed("acme", headers=headers, language="en")
-    assert all(item["id"].startswith("en") for item in page["items"][:5])
+    assert sum(item["id"].startswith("en") for item in page["items"][:6]) >= 5
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,7 @@ def test_the_feed_for_nobody_obeys_the_same_rules(s: System, editor: Editor) -> 
 
     def pinned() -> bool:
         shown[:] = read(s.call("GET", path, key), 200)["items"]
-        return shown[1]["id"] == "v7"
+        return bool(shown[1]["id"] == "v7")
 
     s.in_every_worker(pinned, within_s=3)
     assert len(shown) == 20
