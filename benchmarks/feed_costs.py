@@ -22,8 +22,8 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from tests.support.redis_server import own_redis
 from tests.support.running import System, system, video
-from tests.support.served import own_redis
 
 DIM: Final = 384
 USERS: Final = 200

@@ -61,11 +61,11 @@ async def test_an_event_is_in_journal_and_stream(redis: Redis) -> None:
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), max_size=6))
 @settings(max_examples=30, deadline=None)
-def test_each_id_is_taken_once(redis_server: str, batches: list[list[int]]) -> None:
+def test_each_id_is_taken_once(scratch_redis: str, batches: list[list[int]]) -> None:
     """Whatever is sent again, in the same batch or another: one entry per id, and the answers say which."""
 
     async def send() -> None:
-        redis = Redis.from_url(redis_server, protocol=2)
+        redis = Redis.from_url(scratch_redis, protocol=2)
         await redis.flushall()
         seen: set[int] = set()
         for batch in batches:

@@ -1,4 +1,4 @@
-"""A real Redis-protocol server for tests: one per session, emptied before each test that uses it.
+"""Real Redis-protocol servers for tests: one for running systems, and one that is emptied before each test.
 
     pytest_plugins = ["tests.support.redis_server"]
 
@@ -8,16 +8,19 @@ A machine without a server skips these tests; in CI (environment variable CI) it
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 
 from deploy.local import valkey
 from deploy.local.errors import StartError
-from deploy.local.processes import ended_error, spawn
+from deploy.local.processes import Child, ended_error, spawn
 
 
 def free_port() -> int:
@@ -30,9 +33,31 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server that keeps nothing, on a free port, stopped at the end of the session."""
-    folder = tmp_path_factory.mktemp("redis")
+    """The URL of a server for whole running systems, which outlive a test: nobody empties it."""
+    with own_redis(tmp_path_factory.mktemp("redis")) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def scratch_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that any test may empty."""
+    with own_redis(tmp_path_factory.mktemp("scratch-redis")) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def redis_url(scratch_redis: str) -> str:
+    """The URL of a server that holds nothing when the test begins and that nothing else talks to."""
+    with redis.Redis.from_url(scratch_redis, protocol=2) as client:
+        client.flushall()
+    return scratch_redis
+
+
+@contextmanager
+def own_redis(folder: Path) -> Iterator[tuple[str, Child]]:
+    """A server that keeps nothing: its URL and its process. SIGSTOP makes it a black hole that keeps its data."""
     port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         command = valkey.server_command(port, folder, valkey.FLEETING)
     except StartError as problem:
@@ -45,14 +70,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if server.ended:
                 raise ended_error(server)
             time.sleep(0.02)
-        yield f"redis://{valkey.HOST}:{port}/0"
+        yield f"redis://{valkey.HOST}:{port}/0", server
     finally:
+        if not server.ended:
+            server.process.send_signal(signal.SIGCONT)
         server.stop()
-
-
-@pytest.fixture
-def redis_url(redis_server: str) -> str:
-    """The URL of the session's server, which holds nothing when the test begins."""
-    with redis.Redis.from_url(redis_server, protocol=2) as client:
-        client.flushall()
-    return redis_server

@@ -269,6 +269,15 @@ class System:
         """The video ids of a feed, in its order."""
         return [item["id"] for item in self.feed(tenant, user, **query)["items"]]
 
+    def scrolled(self, tenant: str, pages: int = 4) -> list[str]:
+        """The video ids of the first pages of somebody new; the first alone depends on the hour's seed."""
+        page = self.feed(tenant, limit=50)
+        shown = [item["id"] for item in page["items"]]
+        while (pages := pages - 1) and "next_cursor" in page:
+            page = self.feed(tenant, limit=50, cursor=page["next_cursor"])
+            shown += [item["id"] for item in page["items"]]
+        return shown
+
     def events(self, tenant: str, user: str, *events: tuple[str, str], **more: Any) -> Json:
         """POST /v1/events of (type, video id) pairs that happen now; `more` are other fields of each event."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -298,11 +307,11 @@ class System:
 
     def visible(self, tenant: str, video_id: str, *, within_s: float = WITHIN_S) -> None:
         """Wait until every worker would show the video in the feed of somebody new."""
-        self.in_every_worker(lambda: video_id in self.ids(tenant, limit=50), within_s=within_s)
+        self.in_every_worker(lambda: video_id in self.scrolled(tenant), within_s=within_s)
 
     def gone(self, tenant: str, video_id: str, *, within_s: float = WITHIN_S) -> None:
         """Wait until no worker shows the video any more."""
-        self.in_every_worker(lambda: video_id not in self.ids(tenant, limit=50), within_s=within_s)
+        self.in_every_worker(lambda: video_id not in self.scrolled(tenant), within_s=within_s)
 
     def in_every_worker(self, true: Callable[[], bool], *, within_s: float = WITHIN_S) -> None:
         """Wait until `true()` holds, asked of each worker by itself."""

@@ -22,14 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import uvicorn
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from deploy.local import valkey
-from deploy.local.errors import StartError
-from deploy.local.processes import Child, spawn
+from deploy.local.processes import Child
 from indexer.embedding import Embedder
 from indexer.rebuild import Rebuild, Tenant
 from retrieval.catalogue import Catalogue
@@ -44,32 +41,11 @@ from service.app import application
 from service.auth import rekeyed
 from service.resources import Resources
 from service.settings import ServiceSettings
-from tests.support.redis_server import free_port
+from tests.support.redis_server import free_port, own_redis
 from tests.support.running import HOST, Keys, Place, eventually, finished, user_id
 from tests.support.tiny_encoder import TinyEncoder
 
 Json = dict[str, Any]
-
-
-@contextmanager
-def own_redis(folder: Path) -> Iterator[tuple[str, Child]]:
-    """A server of this test alone: its URL and its process. SIGSTOP makes it a black hole that keeps its data."""
-    port = free_port()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        command = valkey.server_command(port, folder, valkey.FLEETING)
-    except StartError as problem:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(problem))
-    server = spawn("redis", command, folder / "redis.log", env=os.environ, grace_s=5.0)
-    try:
-        eventually(lambda: valkey.answers(port))
-        yield f"redis://{valkey.HOST}:{port}/0", server
-    finally:
-        if not server.ended:
-            server.process.send_signal(signal.SIGCONT)
-        server.stop()
 
 
 @dataclass
