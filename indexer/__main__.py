@@ -15,6 +15,7 @@ from typing import Annotated
 import orjson
 import structlog
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +34,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.database import connect
 from retrieval.errors import FeedError
 from retrieval.leases import Leases
+from retrieval.settings import explained
 from retrieval.store import Store
 from retrieval.vectors import VectorCache
 
@@ -140,6 +142,9 @@ def main() -> None:
     logs.configure()
     try:
         cli()
+    except ValidationError as error:
+        sys.stderr.write(f"indexer: {explained(error)}\n")
+        sys.exit(2)
     except (FeedError, EncoderError, OSError) as error:
         sys.stderr.write(f"indexer: {error}\n")
         sys.exit(2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,3 +27,9 @@ class StoreSettings(BaseSettings):
     )
     state_dir: Path = Field(Path("var/state"), description="each machine's last good copy of tenants, keys, policies")
     vector_dim: int = Field(384, ge=2, le=4096, description="length of every vector; the encoder must agree")
+
+
+def explained(error: ValidationError) -> str:
+    """What is wrong with the environment, a line per variable; values are not repeated, one may be a secret."""
+    problems = error.errors(include_url=False, include_input=False)
+    return "\n".join(f"FEED_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in problems)

@@ -73,9 +73,19 @@ def print_openapi() -> None:
 
 
 if __name__ == "__main__":  # a worker process imports this file under another name, and needs no commands
+    from pydantic import ValidationError
+
     from retrieval import logs
-    from service.operator import mount
+    from retrieval.settings import explained
 
     logs.configure()  # to standard error: standard output is for answers
-    mount(cli)
-    cli()
+    # What the operator's commands import would settle where metrics go before `serve` has said it.
+    if sys.argv[1:2] != ["serve"]:
+        from service.operator import mount
+
+        mount(cli)
+    try:
+        cli()
+    except ValidationError as error:
+        sys.stderr.write(f"service: {explained(error)}\n")
+        sys.exit(2)
