@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from indexer.settings import IndexerSettings
+from retrieval import keys
 from retrieval.settings import StoreSettings
+from retrieval.tables import METADATA
 from service.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +33,12 @@ def test_every_setting_is_in_the_table_and_no_other() -> None:
         shown = table[f"FEED_{name.upper()}"].strip()
         if name != "encoder_threads":  # one per core: differs from machine to machine
             assert shown == str(field.default), f"FEED_{name.upper()}"
+
+
+def test_the_data_model_names_every_table_and_key_and_no_other() -> None:
+    """docs/design.md has a row for each SQL table and each pattern of Redis keys."""
+    page = (ROOT / "docs/design.md").read_text()
+    sql, redis = (page.split(f"### {name}")[1].split("\n### ")[0] for name in ("SQL", "Redis"))
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", sql, re.M)) == set(METADATA.tables)
+    known = re.findall(r"^\| `([^`]+)` +\|", keys.__doc__ or "", re.M)
+    assert re.findall(r"^\| `([^`]+)` \|", redis, re.M) == known
