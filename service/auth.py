@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from retrieval import erasure
 from retrieval.errors import Problem
 from retrieval.live import Live
 from retrieval.tenants import Scope, hash_key
@@ -53,10 +52,9 @@ def view_of(request: Request, live: Live, *scopes: Scope, now_s: int) -> View:
 
 
 def user_key(request: Request, pepper: bytes) -> str | None:
-    """The re-keyed user id (32 hex digits), None for an anonymous request.
+    """The re-keyed user id (see `retrieval.erasure.rekeyed`), None for an anonymous request.
 
-    HMAC with the tenant's own pepper: two tenants' users cannot be linked, and who holds our stores cannot guess
-    e-mail addresses against them. Raises InvalidRequest, without repeating the value.
+    Raises InvalidRequest, without repeating the value.
     """
     given = request.headers.get("feed-user")
     return rekeyed(given, pepper, "/headers/Feed-User") if given else None
@@ -67,4 +65,4 @@ def rekeyed(user_id: str, pepper: bytes, pointer: str) -> str:
     if not USER_ID.fullmatch(user_id):
         allowed = "32 to 128 characters of hex or base64url: a hash, never an address or a number"
         raise InvalidRequest([Problem(pointer, f"must be {allowed}")])
-    return hmac.new(pepper, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+    return erasure.rekeyed(user_id, pepper)
