@@ -20,7 +20,9 @@ FEED_USER: Final = Parameter(
 IF_NONE_MATCH: Final = Parameter("If-None-Match", "header", "the ETag of the page the app has", example='W/"0"')
 SURFACE: Final = Parameter("surface", "query", "the place in the app", text(maxLength=64), "home")
 PAGING: Final = (
-    Parameter("limit", "query", "items wanted, 20 when absent; more than 50 means 50", number(minimum=1), 3),
+    Parameter(
+        "limit", "query", "items wanted, 20 when absent; more than 50 means 50", number(minimum=1, maximum=10_000), 3
+    ),
     Parameter("cursor", "query", "`next_cursor` of the page before; absent = a first page", text(maxLength=2048)),
 )
 HINTS: Final = (
@@ -111,7 +113,7 @@ OPERATIONS: Final = (
         {200: Answer("a page", ref("StoredVideos"))},
         (
             Parameter("after", "query", "`next_after` of the page before", text(maxLength=200), "a"),
-            Parameter("limit", "query", "100 when absent; more than 500 means 500", number(minimum=1), 10),
+            Parameter("limit", "query", "100 when absent, 500 at most", number(minimum=1, maximum=10_000), 10),
             Parameter("status", "query", "only these",
                       text(enum=["published", "draft", "removed", "quarantined"]), "published"),
         ),

@@ -15,7 +15,7 @@ READ: Final = ("not-found", "invalid-config", "overloaded")
 
 SCOPE: Final = Parameter("scope", "query", "a tenant, or `global`; only for keys adm_…, which must give it")
 TAG: Final = Parameter("If-Match", "header", "the ETag this change starts from; without it 428", text(), '"0.0"')
-LIMIT: Final = Parameter("limit", "query", "how many at most", number(minimum=1), 10)
+LIMIT: Final = Parameter("limit", "query", "how many at most", number(minimum=1, maximum=10_000), 10)
 
 
 def path(name: str, about: str, example: str) -> Parameter:

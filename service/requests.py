@@ -12,6 +12,8 @@ from retrieval.errors import Problem
 from service.errors import InvalidRequest, PayloadTooLarge, PreconditionRequired, UnsupportedMediaType
 
 SHOWN_CHARS = 40
+MISTAKEN = 10_000
+"""A larger limit is refused, where one above the maximum is brought down to it."""
 MAX_UNKNOWN = 50
 TEXT_CHARS = 500
 
@@ -103,11 +105,14 @@ def list_of(value: Any, name: str, most: int) -> list[Any]:
 
 
 def whole_number(request: Request, name: str, default: int, *, most: int) -> int:
-    """A query parameter >= 1; larger ones are brought down to `most`. Raises InvalidRequest."""
+    """A query parameter >= 1; larger ones are brought down to `most`. Raises InvalidRequest.
+
+    Beyond MISTAKEN it is no wish for as much as there is, but a mistake that its maker wants to hear of.
+    """
     given = request.query_params.get(name)
     if given is None:
         return default
-    if not given.isascii() or not given.isdecimal() or int(given[:20]) < 1:
+    if not given.isascii() or not given.isdecimal() or not 1 <= int(given[:20]) <= max(most, MISTAKEN):
         shown = given[:SHOWN_CHARS].encode("ascii", "replace").decode()
         raise InvalidRequest([Problem(f"/query/{name}", f"{shown!r} is not a whole number from 1 to {most}")])
     return min(int(given[:20]), most)

@@ -121,7 +121,7 @@ def test_an_id_twice_in_one_batch_is_refused_both_times(running: System) -> None
     running.delete("news", "once")
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "abc", "", "1e9", "٣"])
+@pytest.mark.parametrize("limit", ["0", "-1", "abc", "", "1e9", "٣", "1000000000"])
 def test_a_limit_that_is_no_number_is_a_400_that_names_it(running: System, limit: str) -> None:
     """The next request is answered as ever."""
     key = running.tenants["news"].publishable
@@ -130,9 +130,9 @@ def test_a_limit_that_is_no_number_is_a_400_that_names_it(running: System, limit
     assert running.ids("news")
 
 
-def test_a_huge_limit_is_brought_down(running: System) -> None:
-    """A billion is a number; the page is as long as pages get."""
-    assert len(running.ids("news", limit=10**9)) == len(running.ids("news", limit=50))
+def test_a_large_limit_is_brought_down(running: System) -> None:
+    """A thousand is a wish for as much as there is; the page is as long as pages get."""
+    assert len(running.ids("news", limit=1000)) == len(running.ids("news", limit=50))
 
 
 def test_a_wrong_key_is_a_401(running: System) -> None:
