@@ -32,8 +32,8 @@ LIFETIME_S: Final = 3600
 MAX_CHARS: Final = 2048
 DAY_S: Final = 86_400
 _PREFIX: Final = struct.Struct("<4sH12s")
-_HEAD: Final = struct.Struct("<B8sIIBIHH")
-"""Version (and _FINAL), chain, made_s, seed, mode, before, offset, number of items."""
+_HEAD: Final = struct.Struct("<B8sIIBfIHH")
+"""Version (and _FINAL), chain, made_s, seed, mode, chance, before, offset, number of items."""
 _VERSION: Final = 1
 _FINAL: Final = 0x80
 
@@ -46,14 +46,16 @@ class BadCursor(FeedError):
 class Frozen:
     """A list made once and read page by page.
 
-    items uint32[n], reasons uint8[n] (positions in `ranking.rank.REASONS`); `offset` of them were delivered, and
-    `before` items of earlier lists of the same `chain`. `final`: nothing more was to be had when it was made.
+    items uint32[n], reasons uint8[n] (positions in `ranking.rank.REASONS`); `chance` is the propensity of its explored
+    items; `offset` of them were delivered, and `before` items of earlier lists of the same `chain`. `final`: nothing
+    more was to be had when it was made.
     """
 
     chain: bytes
     made_s: int
     seed: int
     mode: int
+    chance: float
     before: int
     offset: int
     final: bool
@@ -82,6 +84,7 @@ class Cursors:
             frozen.made_s,
             frozen.seed,
             frozen.mode,
+            frozen.chance,
             frozen.before,
             frozen.offset,
             len(frozen.items),
@@ -98,14 +101,14 @@ class Cursors:
             key_id, day, nonce = _PREFIX.unpack_from(raw)
             cipher = _cipher(self._secrets[key_id], day)
             content = cipher.decrypt(nonce, raw[_PREFIX.size :], _bound_to(tenant, user_key))
-            version, chain, made_s, seed, mode, before, offset, n = _HEAD.unpack_from(content)
+            version, chain, made_s, seed, mode, chance, before, offset, n = _HEAD.unpack_from(content)
         except (ValueError, KeyError, struct.error, InvalidTag) as error:
             raise BadCursor("the cursor is not one of ours for this user; start again without it") from error
         if version & ~_FINAL != _VERSION:
             raise BadCursor("the cursor is of another version; start again without it")
         items = np.frombuffer(content, "<u4", n, _HEAD.size)
         reasons = np.frombuffer(content, np.uint8, n, _HEAD.size + 4 * n)
-        return Frozen(chain, made_s, seed, mode, before, offset, bool(version & _FINAL), items, reasons)
+        return Frozen(chain, made_s, seed, mode, chance, before, offset, bool(version & _FINAL), items, reasons)
 
 
 def local_secret(path: Path) -> bytes:

@@ -75,8 +75,8 @@ class Page:
     """The answer, before it is JSON. `position` is that of its first item in the chain, `frozen` the list after this
     page, None at the end of everything.
 
-    `unchanged` is a 304: the client's page is still right, and nothing else here is filled. `scores` are the ranker's
-    and `propensities` the chance each item had, empty where a frozen list is read on; `journal_position` says from
+    `unchanged` is a 304: the client's page is still right, and nothing else here is filled. `scores` are the ranker's,
+    empty where a frozen list is read on; `propensities` the chance each item had; `journal_position` says from
     which state of the journal the list was made.
     """
 
@@ -90,7 +90,7 @@ class Page:
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     scores: Sequence[float | None] = ()
-    propensities: Sequence[float | None] = ()
+    propensities: Sequence[float] = ()
     journal_position: int = 0
 
 
@@ -155,7 +155,7 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
         items=np.concatenate([taken.items, page.items]),
         reasons=[*taken.reasons, *page.reasons],
         scores=[*[None] * len(taken.items), *page.scores],
-        propensities=[*[None] * len(taken.items), *page.propensities],
+        propensities=[*taken.propensities, *page.propensities],
         timings_ms=clock.laps_ms,
     )
 
@@ -184,8 +184,7 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
     """After the answer: note what was served, so that it steps back next time, and log it. Best effort."""
     if not len(page.items):
         return
-    unknown = [None] * len(page.items)
-    scores, propensities = page.scores or unknown, page.propensities or unknown
+    scores = page.scores or [None] * len(page.items)
     serve = Serve(
         request_id=request_id,
         tenant=asked.view.tenant.id,
@@ -200,7 +199,7 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
         items=[
             ServedItem(item, place, reason, score, propensity)
             for place, (item, reason, score, propensity) in enumerate(
-                zip(page.items.tolist(), page.reasons, scores, propensities, strict=True), start=page.position
+                zip(page.items.tolist(), page.reasons, scores, page.propensities, strict=True), start=page.position
             )
         ],
     )
@@ -245,20 +244,22 @@ def _page(
         made_s=asked.context.now_s,
         seed=asked.context.seed,
         mode=MODES.index(mode),
+        chance=listed.chance,
         before=before,
         offset=min(asked.limit, len(items)),
         final=listed.final,
         items=items,
         reasons=reasons,
     )
+    words = _words(reasons[: asked.limit])
     return Page(
         mode=mode,
         items=items[: asked.limit],
-        reasons=_words(reasons[: asked.limit]),
+        reasons=words,
         frozen=frozen if frozen.left or not frozen.final else None,
         degraded=_shortcomings(listed.ranking, asked, memory),
         scores=listed.ranking.score[listed.ranking.rows[: asked.limit]].tolist(),
-        propensities=listed.propensities()[: asked.limit],
+        propensities=_propensities(words, listed.chance),
     )
 
 
@@ -271,6 +272,7 @@ def _take(asked: Asked, frozen: Frozen, most: int) -> tuple[Page, Frozen]:
     offset = frozen.offset + (int(good[-1]) + 1 if len(good) == most else len(items))
     reasons = _words(frozen.reasons[frozen.offset :][good])
     page = Page(MODES[frozen.mode], items[good], reasons, position=frozen.before + frozen.offset)
+    page.propensities = _propensities(reasons, frozen.chance)
     return page, replace(frozen, offset=offset)
 
 
@@ -310,6 +312,10 @@ async def _journal(asked: Asked, stores: Stores) -> Journal:
 
 def _words(reasons: npt.NDArray[np.uint8]) -> list[str]:
     return [REASONS[reason] for reason in reasons.tolist()]
+
+
+def _propensities(reasons: Sequence[str], chance: float) -> list[float]:
+    return [chance if reason == "explore" else 1.0 for reason in reasons]
 
 
 def _shortcomings(ranking: Ranking, asked: Asked, memory: Memory) -> list[str]:

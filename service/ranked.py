@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ranking.candidates import SOURCE, Candidates
+from ranking.candidates import Candidates
 from ranking.context import Context
 from ranking.policy import GLOBAL as GLOBAL_LAYER
 from ranking.policy import Layer, Policy, resolve
@@ -66,14 +66,12 @@ class Ranked:
         """Whether anything is known of the user's taste."""
         return bool(len(self.ask.taste.interests)) or self.ask.taste.rejected is not None
 
-    def propensities(self) -> list[float]:
-        """The chance that each item of the list had of its slot: 1 where nothing was left to chance, and for an
-        explore slot the share of the allowed items that got one. What off-policy estimates divide by."""
+    @property
+    def chance(self) -> float:
+        """The propensity of an explored item: the chance that any one allowed item had of an explore slot. All others
+        were put where they are by no chance at all. Off-policy estimates divide by it."""
         slots = self.ranking.placed_by.count(PlacedBy.EXPLORE)
-        n_allowed = int(np.bitwise_count(self.ask.allowed).sum())
-        chance = min(1.0, slots / max(n_allowed, 1))
-        only_explored = self.candidates.source[self.ranking.rows] == SOURCE["explore"]
-        return [chance if explored else 1.0 for explored in only_explored.tolist()]
+        return min(1.0, slots / max(int(np.bitwise_count(self.ask.allowed).sum()), 1))
 
 
 def ranked(

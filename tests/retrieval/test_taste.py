@@ -136,6 +136,17 @@ def test_everything_reported_was_seen_and_everything_refused_is_rejected(said: l
     assert set(zip(items.tolist(), at_s.tolist(), strict=True)) == served
 
 
+@pytest.mark.parametrize(("seen_days", "still_out"), [(90.0, {1, 2}), (7.0, {2}), (0.0, set())])
+def test_a_tenant_says_how_long_what_was_seen_stays_out(seen_days: float, still_out: set[int]) -> None:
+    """A seen item may come back after `seen_days`; a rejected one stays rejected all the same."""
+    policy = replace(LONG_TERM, seen_days=seen_days)
+    old, new = NOW_S - 8 * DAY_S, NOW_S - DAY_S
+    said = [(1, old, Signal.NOT_INTERESTED, 1.0), (2, new, Signal.IMPRESSION, 1.0), (3, new, Signal.SERVED, 1.0)]
+    memory = memory_of(*said, policy=policy)
+    assert set(memory.seen.tolist()) == still_out
+    assert memory.rejected.tolist() == [1]
+
+
 def liking(vectors: npt.NDArray[np.float32], pull: list[float]) -> Memory:
     """A memory of the items 0, 1, 2, ... with these pulls."""
     items = np.arange(len(vectors), dtype=np.uint32)

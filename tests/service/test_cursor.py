@@ -25,6 +25,7 @@ def frozen(n: int = 20, **more: object) -> Frozen:
         "made_s": NOW_S,
         "seed": 7,
         "mode": 0,
+        "chance": 0.25,
         "before": 0,
         "offset": 0,
         "final": False,
@@ -53,7 +54,7 @@ def test_what_is_sealed_is_what_is_opened(given_list: Frozen, tenant: str, user:
     opened = CURSORS.open(CURSORS.seal(given_list, tenant, user, now_s=NOW_S), tenant, user)
     assert np.array_equal(opened.items, given_list.items)
     assert np.array_equal(opened.reasons, given_list.reasons)
-    for name in ("chain", "made_s", "seed", "mode", "before", "offset", "final"):
+    for name in ("chain", "made_s", "seed", "mode", "chance", "before", "offset", "final"):
         assert getattr(opened, name) == getattr(given_list, name)
 
 

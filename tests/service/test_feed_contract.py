@@ -516,11 +516,11 @@ def test_8_five_thousand_seen_videos_stay_out(service: Served, user: str) -> Non
 
 
 def test_8_a_limit_is_brought_down_or_refused(service: Served, user: str) -> None:
-    """51 and a billion mean 50; zero, negative and what is no number are 400 with a pointer."""
+    """51 and ten thousand mean 50; zero, negative, absurd and what is no number are 400 with a pointer."""
     assert len(service.feed("big", user, limit=51)["items"]) == 50
-    assert len(service.feed("big", user, limit=10**30)["items"]) == 50
+    assert len(service.feed("big", user, limit=10_000)["items"]) == 50
     assert len(service.feed("big", user)["items"]) == 20
-    for wrong in ("0", "-1", "1.5", "ten", "", "٣", "1e1"):
+    for wrong in ("0", "-1", "1.5", "ten", "", "٣", "1e1", "1000000000", "1" * 40):
         answer = service.get("/v1/feed", "big", params={"limit": wrong})
         assert answer.status_code == 400
         assert answer.json()["errors"][0]["pointer"] == "/query/limit"
