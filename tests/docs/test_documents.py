@@ -8,8 +8,10 @@ import pytest
 from indexer.settings import IndexerSettings
 from retrieval import keys
 from retrieval.settings import StoreSettings
+from retrieval.store import Store
 from retrieval.tables import METADATA
 from service.settings import ServiceSettings
+from tests.support.content import published, some_rows
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
@@ -42,3 +44,16 @@ def test_the_data_model_names_every_table_and_key_and_no_other() -> None:
     assert set(re.findall(r"^\| `([a-z_]+)` \|", sql, re.M)) == set(METADATA.tables)
     known = re.findall(r"^\| `([^`]+)` +\|", keys.__doc__ or "", re.M)
     assert re.findall(r"^\| `([^`]+)` \|", redis, re.M) == known
+
+
+def test_the_notebooks_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The code in notebooks/README.md, run as it stands beside a published snapshot, prints a personalised feed."""
+    published(Store(tmp_path / "var/snapshots"), "pycon-us", 1, some_rows(range(60)))
+    monkeypatch.chdir(tmp_path)
+    code = (ROOT / "notebooks/README.md").read_text().split("```python")[1].split("```")[0]
+    exec(compile(code, "notebooks/README.md", "exec"), {})  # noqa: S102 - that is the test
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 20
+    assert any(line.startswith("for_you") for line in printed)
