@@ -273,7 +273,7 @@ def main() -> None:
         return
     sizes = [10, 100, 1_000, 5_000, 10_000]
     if not options.quick:
-        sizes += [20_000, 50_000, 100_000]
+        sizes += [20_000, 40_000, 100_000, 150_000]
     if options.million:
         sizes += [300_000, 1_000_000]
     real = embeddings(options.texts)

@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 KINDS = (
     Kind("exact", up_to=8_000),
     Kind("scan", up_to=40_000, lists=1, probes=1, width=4, refined=6),
-    Kind("probe", up_to=150_000, lists=256, probes=64, width=4, refined=6),
+    Kind("probe", up_to=150_000, lists=256, probes=64, width=4, refined=8),
     Kind("wide", up_to=np.inf, lists=1024, probes=80, width=3, refined=12),
 )
 
