@@ -4,6 +4,7 @@ Every statement of this package runs inside `reading` or `writing`. They are the
 become `StoreUnavailable`, and where a writer takes SQLite's write lock before it reads.
 """
 
+import asyncio
 import errno
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,6 +29,7 @@ from retrieval.tables import CONFIG
 BUSY_TIMEOUT_S: Final = 5
 CONNECT_TIMEOUT_S: Final = 5
 COMMAND_TIMEOUT_S: Final = 60
+FAILED_OPEN_S: Final = 0.05
 CHUNK: Final = 1_000
 """Values in one IN list: well under SQLite's 32,766 and PostgreSQL's 32,767 parameters, and plans stay quick."""
 
@@ -68,7 +70,7 @@ def connect(url: str) -> AsyncEngine:
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection for statements that change nothing. Raises StoreUnavailable."""
     with _translated(engine):
-        async with engine.connect() as connection:
+        async with _connected(engine) as connection:
             yield connection
 
 
@@ -76,7 +78,7 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction: committed at the end of the block, rolled back by an exception. Raises StoreUnavailable."""
     with _translated(engine):
-        async with engine.connect() as connection:
+        async with _connected(engine) as connection:
             # SQLite: a transaction that begins by reading cannot become a writer once another one has written.
             await connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
             async with connection.begin():
@@ -179,6 +181,22 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    connection = engine.connect()
+    try:
+        await connection.start()
+    except Exception:
+        # The driver's thread of a file that could not be opened still has a word for the event loop, and complains on
+        # standard error if that has ended meanwhile.
+        await asyncio.sleep(FAILED_OPEN_S)
+        raise
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 @contextmanager
