@@ -24,6 +24,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.config import Config
 from retrieval.counters import Counters, Popularity, popularity
 from retrieval.errors import FeedError, NotFound, SnapshotCorrupt
+from retrieval.loops import uncancelled
 from retrieval.snapshot import Snapshot
 from retrieval.store import Pointer, Store
 from retrieval.view import View
@@ -221,8 +222,6 @@ class Live:
             log.error("refresh_failed", what=name, exc_info=error)
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[None]], every_s: float) -> None:
-        task = asyncio.current_task()
-        # Not `while True`: a step that ends just as it is cancelled can swallow the cancellation, and there is but one.
-        while task is not None and not task.cancelling():
+        while uncancelled():
             await asyncio.sleep(every_s)
             await self._attempt(name, step)

@@ -18,6 +18,7 @@ import structlog
 from retrieval.errors import StoreUnavailable
 from retrieval.flag_stores import FlagStores, KillFiles, restore, save
 from retrieval.flags import Flag, Flags, Mode, decide, merged
+from retrieval.loops import uncancelled
 
 log = structlog.get_logger("service")
 
@@ -138,6 +139,6 @@ class LiveFlags:
             log.error("flags_not_read", exc_info=error)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], every_s: float) -> None:
-        while True:
+        while uncancelled():
             await asyncio.sleep(every_s)
             await self._attempt(step)

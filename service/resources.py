@@ -108,7 +108,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
         snapshots_s=settings.snapshot_poll_ms / 1000,
         counters_s=settings.counters_poll_ms / 1000,
     )
-    sweep = Sweep(Deliveries(engine), Catalogue(engine), Leases(engine), dim=settings.vector_dim, clock=time.time)
+    sweep = Sweep(Deliveries(engine), live.catalogue, Leases(engine), dim=settings.vector_dim, clock=time.time)
     sweep.start()
     try:
         yield Resources(
@@ -132,7 +132,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             erasures=Erasures(writer),
             chains=Chains(reader),
             cursors=Cursors(_cursor_secrets(settings)),
-            catalogue=Catalogue(engine),
+            catalogue=live.catalogue,
             tenants=Tenants(engine),
             policies=Policies(engine),
             playlists=Playlists(engine),

@@ -33,6 +33,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.deliveries import Deliveries, Delivery
 from retrieval.errors import FeedError, Problem
 from retrieval.leases import Leases
+from retrieval.loops import uncancelled
 from retrieval.videos import parse_videos
 from service.errors import InvalidRequest, Unauthenticated
 
@@ -181,7 +182,7 @@ class Sweep:
         )
 
     async def _run(self) -> None:
-        while True:
+        while uncancelled():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), LOOK_EVERY_S)
             self.wake.clear()
