@@ -34,5 +34,5 @@ def flush_folder(folder: Path) -> None:
 
 
 def checksum(content: bytes | memoryview) -> str:
-    """xxh3-128 in hex: finds damage, not malice. A dozen times faster than SHA-256, so every opening verifies every byte."""
+    """xxh3-128 in hex: finds damage, not malice. So much faster than SHA-256 that every opening verifies every byte."""
     return xxhash.xxh3_128_hexdigest(content)
