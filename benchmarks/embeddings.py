@@ -79,19 +79,29 @@ def neighbours(vectors: Float32, k: int) -> npt.NDArray[np.int64]:
 
 def extended(real: Float32, n: int, rng: np.random.Generator) -> Float32:
     """float32[n, d], unit rows, in random order: a part of `real`, or all of it and vectors grown out of it."""
-    if n <= len(real):
-        return real[rng.permutation(len(real))[:n]]
-    near = neighbours(real, NEIGHBOURS)
-    grown = np.empty((n, real.shape[1]), np.float32)
+    return grown(real, neighbours(real, NEIGHBOURS) if n > len(real) else None, n, rng)[0]
+
+
+def grown(
+    real: Float32, near: npt.NDArray[np.int64] | None, n: int, rng: np.random.Generator
+) -> tuple[Float32, npt.NDArray[np.int64]]:
+    """(`extended`, int64[n]: the row of `real` that each vector is or grew out of). `near`: the NEIGHBOURS nearest rows
+    of each row, which whoever grows several catalogues works out once; None when n is at most len(real)."""
+    if near is None:
+        taken = rng.permutation(len(real))[:n]
+        return real[taken], taken
+    vectors = np.empty((n, real.shape[1]), np.float32)
+    parents = np.empty(n, np.int64)
     places = np.split(rng.permutation(n), np.cumsum(1 + _shares(n - len(real), len(real), rng))[:-1])
-    for vector, nearby, own in zip(real, near, places, strict=True):
+    for parent, (vector, nearby, own) in enumerate(zip(real, near, places, strict=True)):
         around = real[nearby]
         centre = around.mean(axis=0)
         normal = rng.standard_normal((len(own), NEIGHBOURS), np.float32)
-        grown[own] = centre + KEPT * (vector - centre) + normal @ (around - centre) * SPREAD
-        grown[own[0]] = vector
-    grown /= np.linalg.norm(grown, axis=1, keepdims=True)
-    return grown
+        vectors[own] = centre + KEPT * (vector - centre) + normal @ (around - centre) * SPREAD
+        vectors[own[0]] = vector
+        parents[own] = parent
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors, parents
 
 
 def _shares(total: int, parts: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

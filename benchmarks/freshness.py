@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil  # type: ignore[import-untyped]  # ships no types
 
+from benchmarks.load_report import chart
 from deploy.local import valkey
 from deploy.local.processes import spawn
 from tests.support.redis_server import free_port
@@ -40,6 +42,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--sizes", type=int, nargs="+", default=[1000, 100_000])
     arguments.add_argument("--changes", type=int, default=100, help="per size; half are new videos, half edits of them")
+    arguments.add_argument("--chart", action="store_true", help="draw into docs/performance")
     given = arguments.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="freshness-"))
     try:
@@ -52,11 +55,22 @@ def main() -> None:
     for size, seconds in results.items():
         p50, p99 = np.percentile(seconds, [50, 99])
         print(f"{size:>8,}  {len(seconds):>7}  {p50:>6.2f}  {p99:>6.2f}  {max(seconds):>7.2f}")
+    if given.chart:
+        chart("freshness", lambda axes: _draw(axes, results))
     report = {
         str(size): {"p50_s": float(np.percentile(s, 50)), "p99_s": float(np.percentile(s, 99)), "worst_s": max(s)}
         for size, s in results.items()
     }
     print(json.dumps({"benchmark": "freshness", "workers": 2, "changes": given.changes, "items": report}))
+
+
+def _draw(axes: Any, results: dict[int, list[float]]) -> None:
+    """The share of changes that were visible by then."""
+    for size, seconds in results.items():
+        axes.step(sorted(seconds), np.arange(1, len(seconds) + 1) / len(seconds), label=f"{size:,} videos")
+    axes.set(title="From a change to every worker's feed", xlabel="s", ylabel="share of the changes", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def measure(folder: Path, size: int, changes: int) -> list[float]:

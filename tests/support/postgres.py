@@ -33,8 +33,11 @@ rm -rf "$folder"
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """A running server, as the URL of its database `postgres`. Raises FileNotFoundError when there is no PostgreSQL."""
+def postgres_server(**more: str) -> Iterator[str]:
+    """A running server, as the URL of its database `postgres`; `more` are settings that differ from SETTINGS.
+
+    Raises FileNotFoundError when there is no PostgreSQL.
+    """
     folder = Path(tempfile.mkdtemp(prefix="feed-pg-"))
     try:
         user = _server_user()
@@ -46,7 +49,7 @@ def postgres_server() -> Iterator[str]:
                 shutil.chown(path, user)
         initialise: list[str | Path] = [programs / "initdb", "-D", data, *INIT]
         subprocess.run(initialise, user=user, cwd=folder, check=True, capture_output=True)
-        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        options = [f"-c{name}={value}" for name, value in {**SETTINGS, **more}.items()]
         server = [programs / "postgres", "-D", data, f"-cunix_socket_directories={folder / 'socket'}", *options]
         yield from _keep_running([str(word) for word in server], user, folder)
     finally:
