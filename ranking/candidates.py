@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from ranking.columns import (
     spec,
 )
 
-SOURCE: Final = {"near": 1, "popular": 2, "fresh": 4, "explore": 8, "editor": 16}
-"""Bits of `Candidates.source`: which sources brought the item. Several may have."""
+SOURCE: Final = {"near": 1, "popular": 2, "fresh": 4, "explore": 8, "editor": 16, "filled": 32}
+"""Bits of `Candidates.source`: which sources brought the item. Several may have. "filled": none has, it fills the list;
+then it also has the bit of the source in whose order it was taken."""
 
 COLUMNS = spec(
     item=(np.uint32, ()),
@@ -29,6 +30,7 @@ COLUMNS = spec(
     negative=(np.float32, ()),
     popularity=(np.float32, ()),
     trending=(np.float32, ()),
+    evergreen=(np.float32, ()),
     published_s=(np.int64, ()),
     available_from_s=(np.int64, ()),
     available_until_s=(np.int64, ()),
@@ -46,6 +48,14 @@ COLUMNS = spec(
 )
 
 
+class Vectors(Protocol):
+    """n vectors of which few will be wanted: what looks them up when they are. An array would do as well."""
+
+    def __getitem__(self, rows: Rows, /) -> Float32:
+        """float32[m, d], unit rows: those of the candidates `rows` (intp[m])."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """n candidates as equal-length read-only columns, in any order, each item at most once.
@@ -56,13 +66,16 @@ class Candidates:
     item: UInt32
     """The tenant's permanent item number; ties of the score break by it."""
     similarity: Float32
-    """Cosine to the nearest interest, -1..1; 0 without a taste."""
+    """How near it is to the nearest interest: the cosine, -1..1, or where a model of behaviour was learned, how rare it is
+    to be so near, 0..1. 0 without a taste."""
     negative: Float32
     """Cosine to the rejected taste, -1..1; 0 without one."""
     popularity: Float32
-    """Smoothed engagement over all time windows, 0..1."""
+    """Smoothed engagement of about a week, 0..1."""
     trending: Float32
-    """How much more engagement than usual just now, 0..1."""
+    """The same of about a day."""
+    evergreen: Float32
+    """The same of about half a year."""
     published_s: Int64
     available_from_s: Int64
     """First second it may be shown; 0 = open."""
@@ -90,13 +103,14 @@ class Candidates:
     targets: Bool
     """bool[n, R]: rule r of the policy aims at this item; from `rules.target_masks`. Fastest if it lies rule by rule in
     memory, as the transpose of bool[R, n] does."""
-    vectors: Float32 | None
+    vectors: Float32 | Vectors | None
     """float32[n, d], unit rows, for semantic diversity; None switches that off."""
 
     def __post_init__(self) -> None:
         check_columns(self, COLUMNS, len(self))
-        if self.vectors is not None and (self.vectors.dtype != np.float32 or self.vectors.shape[:-1] != (len(self),)):
-            raise ValueError(f"Candidates.vectors is {self.vectors.dtype}{self.vectors.shape}, expected float32[n, d]")
+        vectors = self.vectors
+        if isinstance(vectors, np.ndarray) and (vectors.dtype != np.float32 or vectors.shape[:-1] != (len(self),)):
+            raise ValueError(f"Candidates.vectors is {vectors.dtype}{vectors.shape}, expected float32[n, d]")
 
     def __len__(self) -> int:
         return len(self.item)

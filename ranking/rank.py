@@ -15,7 +15,7 @@ from ranking.candidates import SOURCE, Candidates
 from ranking.columns import Bool, Float32, Rows, UInt8
 from ranking.context import Context
 from ranking.eligibility import Removed, eligible
-from ranking.features import FEATURES
+from ranking.features import FEATURES, lots
 from ranking.policy import Policy
 from ranking.rulebook import Plan
 from ranking.slate import KeyCap, PlacedBy, Slate, Special, arrange, reserve, spread, step_back
@@ -146,10 +146,12 @@ def _arranged(
     order: Rows, candidates: Candidates, policy: Policy, plan: Plan, context: Context, size: int, page: int
 ) -> Slate:
     """Say by ranks what the policy says by rows, and let it be arranged."""
-    aimed = candidates.targets[order]
+    aimed = candidates.targets.take(order, 0)
     unknown = candidates.source[order] == SOURCE["explore"]
     stream = unknown.argsort(kind="stable").tolist()  # what only exploring brought comes last, as back-fill
     explore = stream[len(order) - np.count_nonzero(unknown) :]
+    # By lot and not by score: each has the same chance of a slot, which is what its propensity says.
+    explore = [explore[at] for at in lots(candidates.item[order[explore]], context.seed).argsort().tolist()]
     specials: dict[int, Special] = {}
     _reserve_pins(specials, plan, aimed, size)
     for rule, share in plan.promotions:
@@ -178,11 +180,11 @@ def _key_caps(order: Rows, candidates: Candidates, plan: Plan, aimed: Bool) -> l
     categories = candidates.categories
     if not categories[:, 2:].any():  # most have one or two: half the work
         categories = categories[:, :2]
-    by_rank = {"creator": (1, candidates.creator[order].tolist())}
-    by_rank["category"] = categories.shape[1], categories[order].ravel().tolist()
+    by_rank = {"creator": candidates.creator[order][:, None], "category": categories[order]}
     return [
-        KeyCap(name, cap.max, cap.window, *by_rank[cap.per], None if rule < 0 else set(_ranks(aimed[:, rule])))
+        KeyCap(name, cap.max, cap.window, keys if rule < 0 else keys * aimed[:, rule, None])
         for name, cap, rule in plan.caps
+        for keys in [by_rank[cap.per]]
     ]
 
 

@@ -4,18 +4,20 @@ A *rank* is a place in the order by score, 0 the best. Everything here is a func
 the scores and not on the order in which the candidates happened to arrive.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
+from heapq import heappop, heappush
 from math import ceil
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from ranking.columns import Float32, Rows
+from ranking.columns import Float32, Rows, UInt64
 
-_NEVER: Final = 1 << 30
+_64_BITS: Final = (1 << 64) - 1
+_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # multiples of it differ in all bits (Fibonacci hashing)
 
 
 class PlacedBy(IntEnum):
@@ -34,13 +36,8 @@ class KeyCap(NamedTuple):
     """What is reported when it had to be relaxed."""
     most: int
     window: int
-    width: int
-    """Keys per row."""
-    keys: Sequence[int]
-    """The keys of rank 0, then those of rank 1, ...; 0 = none. Flat: lists of lists would keep the garbage collector
-    busier than all the rest of a request."""
-    counted: Set[int] | None = None
-    """The ranks it is about; None = all."""
+    keys: UInt64
+    """uint64[n, width]: the keys of each rank; 0 = none. A row without keys is not counted."""
 
 
 class Special(NamedTuple):
@@ -119,7 +116,7 @@ def arrange(
     after the other only to fill the first `page` slots, or the slots before a pin. A pin that the list does not reach
     stands at its end. Rows for which there is no slot are simply not in the answer.
     """
-    filling = _Filling(stream, n, caps)
+    filling = _Filling(stream, n, caps, size)
     pinned = [slot for slot, special in specials.items() if special.placed_by is PlacedBy.PIN]
     for slot in pinned:
         filling.withhold(specials[slot].pool[0])
@@ -131,48 +128,26 @@ def arrange(
     return filling.slate
 
 
-class _Quota:
-    """How often one key was placed, and from which slot on its cap allows it once more."""
-
-    __slots__ = ("cap", "free_from", "most", "slots", "window")
-
-    def __init__(self, cap: int, most: int, window: int) -> None:
-        self.cap = cap
-        self.most = most
-        self.window = window
-        self.slots: list[int] = []
-        self.free_from = 0
-
-    def use(self, slot: int) -> None:
-        slots = self.slots
-        slots.append(slot)
-        if len(slots) >= self.most:
-            self.free_from = slots[-self.most] + self.window
-
-
-class _Quotas(dict[int, _Quota]):
-    """The quotas of one cap by key, made when first asked for."""
-
-    def __init__(self, cap: int, most: int, window: int) -> None:
-        super().__init__()
-        self._made_of = cap, most, window
-
-    def __missing__(self, key: int) -> _Quota:
-        quota = self[key] = _Quota(*self._made_of)
-        return quota
-
-
 class _Filling:
     """The state of one arrangement: which rows wait, which keys are used up, what is placed so far."""
 
-    def __init__(self, stream: Iterable[int], n: int, caps: Sequence[KeyCap]) -> None:
+    def __init__(self, stream: Iterable[int], n: int, caps: Sequence[KeyCap], size: int) -> None:
         self.slate = Slate()
         self._stream = iter(stream)
         self._caps = caps
-        self._quotas = [(_Quotas(i, cap.most, cap.window), cap) for i, cap in enumerate(caps)]
+        # One column per key of a row. One book for all caps: each cap's keys are made different from the others'.
+        self._cap_of_column = [number for number, cap in enumerate(caps) for _ in range(cap.keys.shape[1])]
+        self._most = [caps[number].most for number in self._cap_of_column]
+        self._window = [caps[number].window for number in self._cap_of_column]
+        self._keys = np.concatenate([np.zeros((n, 0), np.uint64), *map(_apart, range(len(caps)), caps)], axis=1)
+        self._first_keys: list[list[int]] = self._keys[: 2 * size].tolist()  # few of the others will be looked at
+        self._free_from: dict[int, int] = {}  # key -> first slot at which its cap allows it once more
+        self._placed: dict[int, list[int]] = {}  # key -> slots it was placed in
         self._gone = bytearray(n)  # by rank: placed, or withheld for a pin
-        self._waiting: list[int] = []  # passed over because of a cap, best first
-        self._retry_slot = _NEVER  # before this slot none of the waiting can fit
+        # Passed over because of a cap. A row waits until the slot at which it might fit, then until one is filled.
+        self._waiting: list[tuple[int, int, int]] = []  # heap of (slot, turn, rank)
+        self._ready: list[tuple[int, int]] = []  # heap of (turn, rank)
+        self._turn = 0
         self._promoted: dict[int, tuple[frozenset[int], list[int]]] = {}  # rule -> pool, [placed, looked at]
 
     def withhold(self, rank: int) -> None:
@@ -213,25 +188,26 @@ class _Filling:
 
     def _fill_from_stream(self, stop: int) -> bool:
         """Place rows of the stream until `stop`, or until a waiting row may fit. The hot loop."""
-        ranks, gone = self.slate.ranks, self._gone
+        ranks, gone, waiting, turn = self.slate.ranks, self._gone, self._waiting, self._turn
+        keys_of, use, free_from = self._keys_of, self._use, self._free_from.get
         start = slot = len(ranks)
         for rank in self._stream:
             if gone[rank]:
                 continue
-            quotas = self._quotas_of(rank)
-            for quota in quotas:
-                if quota.free_from > slot:
-                    self._waiting.append(rank)
-                    self._retry_slot = min(self._retry_slot, quota.free_from)
+            keys = keys_of(rank)
+            for key in keys:
+                if free_from(key, 0) > slot:
+                    turn += 1
+                    heappush(waiting, (free_from(key, 0), turn, rank))
                     break
             else:
-                for quota in quotas:
-                    quota.use(slot)
+                use(keys, slot)
                 ranks.append(rank)
                 gone[rank] = 1
                 slot += 1
-                if slot == stop or slot >= self._retry_slot:
+                if slot == stop or (waiting and waiting[0][0] <= slot):
                     break
+        self._turn = turn
         self.slate.placed_by += [PlacedBy.SCORE] * (slot - start)
         self.slate.rule += [-1] * (slot - start)
         return slot > start
@@ -239,53 +215,68 @@ class _Filling:
     def _fill_from_waiting(self) -> bool:
         """Place the best waiting row that fits by now."""
         slot = len(self.slate.ranks)
-        if slot < self._retry_slot:
-            return False
-        retry_slot = _NEVER
-        for i, rank in enumerate(self._waiting):
+        while self._waiting and self._waiting[0][0] <= slot:
+            _, turn, rank = heappop(self._waiting)
+            heappush(self._ready, (turn, rank))
+        while self._ready:
+            turn, rank = heappop(self._ready)
             if self._gone[rank]:
                 continue
             blocked_until = self._blocked_until(rank)
             if blocked_until <= slot:
-                del self._waiting[i]
                 self._place(rank, PlacedBy.SCORE, -1)
                 return True
-            retry_slot = min(retry_slot, blocked_until)
-        self._retry_slot = retry_slot
+            heappush(self._waiting, (blocked_until, turn, rank))
         return False
 
     def _fill_relaxed(self) -> bool:
         """Place the best waiting row that breaks only the first cap; else only the first two; and so on."""
         slot = len(self.slate.ranks)
-        self._waiting = [rank for rank in self._waiting if not self._gone[rank]]
+        waiting = [rank for _, rank in sorted((turn, rank) for _, turn, rank in self._waiting) if not self._gone[rank]]
         for relaxed in range(1, len(self._caps) + 1):
-            for i, rank in enumerate(self._waiting):
+            for rank in waiting:
                 if self._blocked_until(rank, relaxed) <= slot:
-                    broken = {quota.cap for quota in self._quotas_of(rank) if quota.free_from > slot}
+                    columns = zip(self._cap_of_column, self._keys_of(rank), strict=True)
+                    broken = {cap for cap, key in columns if self._free_from.get(key, 0) > slot}
                     self.slate.relaxed |= {self._caps[cap].name for cap in broken}
-                    del self._waiting[i]
                     self._place(rank, PlacedBy.SCORE, -1)
                     return True
         return False
 
-    def _quotas_of(self, rank: int) -> list[_Quota]:
-        return [
-            quotas[key]
-            for quotas, (_, _, _, width, keys, counted) in self._quotas
-            if counted is None or rank in counted
-            for key in keys[rank * width : (rank + 1) * width]
-            if key
-        ]
+    def _keys_of(self, rank: int) -> list[int]:
+        return self._first_keys[rank] if rank < len(self._first_keys) else self._keys[rank].tolist()
 
     def _blocked_until(self, rank: int, relaxed: int = 0) -> int:
         """Return the first slot at which all caps but the first `relaxed` allow the row."""
-        return max([quota.free_from for quota in self._quotas_of(rank) if quota.cap >= relaxed], default=0)
+        keys, free_from = self._keys_of(rank), self._free_from.get
+        if relaxed:
+            keys = [key for cap, key in zip(self._cap_of_column, keys, strict=True) if cap >= relaxed]
+        return max([free_from(key, 0) for key in keys], default=0)
+
+    def _use(self, keys: list[int], slot: int) -> None:
+        """Count the keys of a row that is placed."""
+        placed, free_from = self._placed, self._free_from
+        for key, most, window in zip(keys, self._most, self._window):  # noqa: B905 - `strict` costs as much as the rest
+            if not key:
+                continue
+            if most == 1:
+                free_from[key] = slot + window
+            elif key in placed:
+                slots = placed[key]
+                slots.append(slot)
+                if len(slots) >= most:
+                    free_from[key] = slots[-most] + window
+            else:
+                placed[key] = [slot]
 
     def _place(self, rank: int, placed_by: PlacedBy, rule: int) -> None:
-        slot = len(self.slate.ranks)
-        for quota in self._quotas_of(rank):
-            quota.use(slot)
+        self._use(self._keys_of(rank), len(self.slate.ranks))
         self._gone[rank] = 1
         self.slate.ranks.append(rank)
         self.slate.placed_by.append(placed_by)
         self.slate.rule.append(rule)
+
+
+def _apart(number: int, cap: KeyCap) -> UInt64:
+    """Return the keys of a cap so that the same key under another cap is another one; 0 stays 0."""
+    return np.where(cap.keys, cap.keys ^ np.uint64(number * _SPREAD & _64_BITS), np.uint64(0))

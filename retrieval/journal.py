@@ -54,6 +54,9 @@ class Signal(IntEnum):
     REPORT = 11
 
 
+_LAST: Final = max(Signal)
+
+
 # KEYS: journal. ARGV: SHA-1 and length in bytes of what its reader saw, what to put there instead, expiry in seconds.
 # Entries that were appended since then stay behind the new ones. Answers 1, or 0 when the beginning is another by now.
 REPLACE: Final = """
@@ -71,10 +74,8 @@ return 1
 
 def entries(rows: Sequence[tuple[int, int, Signal, float]]) -> Journal:
     """Entries from (item number, unix seconds, signal, strength 0-1), in that order."""
-    made = np.zeros(len(rows), ENTRY)
-    for position, (item, at_s, signal, strength) in enumerate(rows):
-        made[position] = (item, at_s, signal, round(255 * min(max(strength, 0.0), 1.0)), 0)
-    return made
+    made = [(item, at_s, signal, round(255 * min(max(strength, 0.0), 1.0)), 0) for item, at_s, signal, strength in rows]
+    return np.array(made, ENTRY)
 
 
 def parse(content: bytes | None) -> Journal:
@@ -82,7 +83,7 @@ def parse(content: bytes | None) -> Journal:
     if not content:
         return EMPTY
     journal = np.frombuffer(content, ENTRY, count=len(content) // ENTRY.itemsize)
-    known = journal["signal"] <= max(Signal)
+    known = journal["signal"] <= _LAST
     return journal if known.all() else journal[known]
 
 

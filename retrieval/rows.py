@@ -40,6 +40,18 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
     "countries": ("u1", 32),
     "categories": ("<u8", CATEGORIES),
 }
+RECORD = np.dtype(
+    [
+        (name, *((dtype, width) if width else (dtype,)))
+        for name in (
+            "creator", "categories", "published_s", "available_from_s", "available_until_s", "item", "language",
+            "min_age", "countries",
+        )
+        for dtype, width in [COLUMNS[name]]
+    ],
+    align=True,
+)  # fmt: skip
+"""What ranking asks of one candidate, side by side: two cache lines instead of one in each of nine columns."""
 # ragged column -> dtype of its values; each has `offsets` int64[n + 1] beside the values
 RAGGED: Mapping[str, str] = {"tags": "<u8", "playlists": "<u8", "cards": "u1"}
 
@@ -155,9 +167,17 @@ class Rows:
             ),
         )
 
+    def records(self) -> Array:
+        """RECORD[n]: the columns of RECORD once more, row by row."""
+        records = np.zeros(len(self), RECORD)
+        for name in RECORD.names or ():
+            records[name] = self.columns[name]
+        return records
+
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Every stored array but the vectors, with the name it has in a segment file."""
         yield from self.columns.items()
+        yield "records", self.records().view(np.uint8).reshape(len(self), RECORD.itemsize)
         for name, ragged in self.ragged.items():
             yield f"{name}.offsets", ragged.offsets
             yield f"{name}.values", ragged.values

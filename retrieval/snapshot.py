@@ -3,13 +3,16 @@
     segments    a large base, and a small fresh one with what changed since
     dead        items of the base that were changed (they live on in the fresh segment) or taken down
 
+A video that left the catalogue lately stays as a row whose window is empty: it is found by its number, so that who
+liked it keeps that part of their taste, and it does not live.
+
 A *row* is a position in the concatenation of the segments. Each segment starts at a multiple of eight rows, so that one
 packed mask covers the snapshot and each segment searches its own slice of it; the few rows between are never allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,10 +21,12 @@ import numpy.typing as npt
 import orjson
 
 from ranking.items import key_hash
+from retrieval.behaviour import Behaviour, text_of
 from retrieval.half import widened
-from retrieval.rows import COLUMNS, Array, Rows
+from retrieval.rows import COLUMNS, RECORD, Array, Rows
 from retrieval.segment import Segment
 
+PIECE = 96
 Mask = npt.NDArray[np.uint8]
 """Packed rows, little bit order: row r is bit r & 7 of byte r >> 3; 1 = may be returned."""
 
@@ -30,7 +35,8 @@ Mask = npt.NDArray[np.uint8]
 class Snapshot:
     """Everything retrieval needs of one tenant; shared by all requests that began while it was the newest.
 
-    `version` is the catalogue version it covers: every change up to and including it is in here.
+    `version` is the catalogue version it covers: every change up to and including it is in here. `learned` is what the
+    rows are joined with, None: they are of texts alone.
     """
 
     tenant: str
@@ -40,11 +46,17 @@ class Snapshot:
     dim: int
     segments: tuple[Segment, ...]
     dead: npt.NDArray[np.uint32]
+    learned: Behaviour | None = None
 
     @staticmethod
     def empty(tenant: str, dim: int) -> Snapshot:
         """What is served of a tenant that was never published: nothing."""
         return Snapshot(tenant, 0, 0, "", dim, (), np.zeros(0, np.uint32))
+
+    @property
+    def text_dim(self) -> int:
+        """Numbers of a vector that are the text's."""
+        return self.dim if self.learned is None else self.learned.text_dim
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -53,6 +65,10 @@ class Snapshot:
         for segment in self.segments:
             starts.append(starts[-1] + -(-len(segment) // 8) * 8)
         return tuple(starts)
+
+    @cached_property
+    def _later_starts(self) -> npt.NDArray[np.int64]:
+        return np.array(self.starts[1:-1], np.int64)
 
     @property
     def n_rows(self) -> int:
@@ -66,7 +82,7 @@ class Snapshot:
 
     @cached_property
     def row_of(self) -> npt.NDArray[np.int32]:
-        """int32[largest item + 1]: the row in which an item lives, -1 if it does not."""
+        """int32[largest item + 1]: the row of an item's newest state, -1 if it has none here."""
         items = [segment.rows.columns["item"] for segment in self.segments]
         rows = np.full(1 + max((int(each[-1]) for each in items if len(each)), default=-1), -1, np.int32)
         for number, (start, each) in enumerate(zip(self.starts, items, strict=False)):
@@ -77,59 +93,95 @@ class Snapshot:
 
     @cached_property
     def live(self) -> Mask:
-        """uint8[n_rows / 8]: rows that hold the current state of an item."""
-        rows = self.row_of[self.row_of >= 0]
-        mask = np.zeros(self.n_rows, bool)
-        mask[rows] = True
+        """uint8[n_rows / 8]: rows that hold the newest state of an item that has not left."""
+        mask = self._current.copy()
+        for start, segment in zip(self.starts, self.segments, strict=False):
+            columns = segment.rows.columns
+            mask[start : start + len(segment)] &= columns["available_from_s"] < columns["available_until_s"]
         return np.packbits(mask, bitorder="little")
+
+    @cached_property
+    def _current(self) -> npt.NDArray[np.bool_]:
+        """bool[n_rows]: rows that hold the newest state of an item, departed ones too."""
+        mask = np.zeros(self.n_rows, bool)
+        mask[self.row_of[self.row_of >= 0]] = True
+        return mask
 
     def rows(self, items: Array) -> npt.NDArray[np.int64]:
         """Rows of item numbers (any unsigned integers), int64[n]; -1 where an item is not (or no longer) here."""
+        if not len(self.row_of):
+            return np.full(len(items), -1, np.int64)
         known = items < len(self.row_of)
-        found = self.row_of[np.where(known, items, 0)] if len(self.row_of) else np.full(len(items), -1)
-        return np.where(known, found, -1).astype(np.int64)
+        found = self.row_of.take(items, mode="clip")  # out of range would be an error otherwise
+        return np.where(known, found, np.int64(-1))
 
     def column(self, name: str, rows: Array) -> Array:
         """Values of a column of `retrieval.rows.COLUMNS` at the given rows."""
-        return self.columns((name,), rows)[name]
+        dtype, width = COLUMNS[name]
+        nothing = np.zeros((0, width) if width else 0, dtype)
+        return self.taken(rows, lambda part, local: self.segments[part].rows.columns[name].take(local, 0), nothing)
 
-    def columns(self, names: Iterable[str], rows: Array) -> dict[str, Array]:
-        """Values of several columns at the given rows: finding out where the rows are is paid once."""
-        parts = self.split(rows)
-        if len(parts) == 1:
-            segment, _, local = parts[0]
-            return {name: segment.rows.columns[name][local] for name in names}
-        taken: dict[str, Array] = {}
-        for name in names:
-            dtype, width = COLUMNS[name]
-            taken[name] = np.empty((len(rows), width) if width else len(rows), dtype)
-            for segment, inside, local in parts:
-                taken[name][inside] = segment.rows.columns[name][local]
-        return taken
+    def records(self, rows: Array) -> Array:
+        """RECORD[n] of the given rows: all that ranking asks of them, for the price of one column."""
+        nothing = np.zeros((0, RECORD.itemsize), np.uint8)
+        return self.taken(rows, lambda part, local: self.segments[part].records.take(local, 0), nothing).view(RECORD)[
+            :, 0
+        ]
 
     def vectors(self, rows: Array) -> npt.NDArray[np.float32]:
         """float32[n, d] of the given rows."""
-        taken = np.empty((len(rows), self.dim), np.float16)
-        for segment, inside, local in self.split(rows):
-            taken[inside] = segment.rows.vectors[local]
-        return widened(taken)
+        return widened(self._halves(rows))
+
+    def texts(self, rows: Array) -> npt.NDArray[np.float32]:
+        """float32[n, text_dim] of the given rows: unit vectors of the texts alone."""
+        return text_of(self.vectors(rows), self.text_dim)
+
+    def cosines(self, queries: npt.NDArray[np.float32], rows: Array) -> npt.NDArray[np.float32]:
+        """float32[q, n]: cosine of each query (float32[q, d], unit rows) to each of the given rows."""
+        # In pieces that stay in the processor's nearest cache while they are widened and multiplied.
+        halves = self._halves(rows)
+        pieces = [queries @ widened(halves[start : start + PIECE]).T for start in range(0, len(rows), PIECE)]
+        return np.concatenate(pieces, axis=1) if pieces else np.zeros((len(queries), 0), np.float32)
+
+    def _halves(self, rows: Array) -> npt.NDArray[np.float16]:
+        nothing = np.zeros((0, self.dim), np.float16)
+        return self.taken(rows, lambda part, local: self.segments[part].rows.vectors.take(local, 0), nothing)
 
     def cards(self, rows: Array) -> list[bytes]:
         """The open JSON object of each row, in order."""
         cards = [b""] * len(rows)
-        for segment, inside, local in self.split(rows):
-            for position, card in zip(np.flatnonzero(inside).tolist(), segment.cards(local), strict=True):
+        for number, inside, local in self.split(rows):
+            for position, card in zip(inside.tolist(), self.segments[number].cards(local), strict=True):
                 cards[position] = card
         return cards
 
-    def split(self, rows: Array) -> list[tuple[Segment, npt.NDArray[np.bool_], Array]]:
-        """Which of `rows` are in which segment: (segment, bool[n] of the rows inside it, their local rows)."""
+    def split(self, rows: Array) -> list[tuple[int, npt.NDArray[np.int64], Array]]:
+        """Which of `rows` are in which segment: (its number, positions in `rows`, local rows)."""
+        if len(self.segments) == 1:
+            return [(0, np.arange(len(rows)), rows)]
+        which = np.searchsorted(self._later_starts, rows, "right")
         parts = []
-        for segment, start, end in zip(self.segments, self.starts, self.starts[1:], strict=False):
-            inside = (rows >= start) & (rows < end)
-            if inside.any():
-                parts.append((segment, inside, rows[inside] - start))
+        for number, start in enumerate(self.starts[:-1]):
+            inside = np.flatnonzero(which == number)
+            if len(inside):
+                parts.append((number, inside, rows[inside] - start))
         return parts
+
+    def taken(self, rows: Array, take: Callable[[int, Array], Array], nothing: Array) -> Array:
+        """What `take` (number of a segment, local rows) finds for each row, in the order of `rows`.
+
+        `nothing` is what it finds of no rows.
+        """
+        if len(self.segments) == 1:
+            return take(0, rows)
+        parts = self.split(rows)
+        found = np.concatenate([nothing, *(take(number, local) for number, _, local in parts)])
+        order = np.concatenate([inside for _, inside, _ in parts]) if len(parts) > 1 else None
+        if order is None or (order[1:] > order[:-1]).all():
+            return found
+        ordered = np.empty_like(found)
+        ordered[order] = found
+        return ordered
 
     def search(
         self, queries: npt.NDArray[np.float32], k: int, allowed: Mask
@@ -166,11 +218,10 @@ class Snapshot:
                 at += 1
         return None
 
-    def live_rows(self, of: Sequence[Segment] | None = None) -> Rows:
-        """The current rows of the given segments (default: all) as one table; for building the next generation."""
+    def current_rows(self, of: Sequence[Segment] | None = None) -> Rows:
+        """The newest states in the given segments (default: all) as one table; for building the next generation."""
         parts = [Rows.empty(self.dim)]
         for segment, start in zip(self.segments, self.starts, strict=False):
             if of is None or segment in of:
-                alive = np.unpackbits(self.live[start // 8 :], count=len(segment), bitorder="little").astype(bool)
-                parts.append(segment.rows.take(alive))
+                parts.append(segment.rows.take(self._current[start : start + len(segment)]))
         return Rows.concat(parts)

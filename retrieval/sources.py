@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
 from types import MappingProxyType
 from typing import Final
 
@@ -18,22 +20,30 @@ import numpy.typing as npt
 from ranking.candidates import SOURCE, Candidates
 from ranking.context import Context
 from ranking.rulebook import Plan
-from retrieval.snapshot import Mask
+from retrieval.rows import RECORD
+from retrieval.snapshot import Mask, Snapshot
 from retrieval.taste import Memory, Taste
 from retrieval.view import Rows, View, clear, is_set
 
-COLUMNS: Final = (
-    "item", "published_s", "available_from_s", "available_until_s", "min_age", "language", "countries", "creator",
-    "categories",
-)  # fmt: skip
-"""What ranking knows of a candidate as it lies in the snapshot."""
-
+EDITORIAL: Final = 10
+"""Rows brought for each acting pin or promotion; it takes the best of these and of what the other sources brought."""
+DRAWS: Final = 16
+"""Draws per explored item, so that enough of them hit something allowed."""
 NOTHING: Final[Rows] = np.zeros(0, np.int64)
+_COUNTER: Final = np.arange(1, DRAWS * 1000 + 1, dtype=np.uint64)  # 1000: the most a policy may ask of a source
+_STEP: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
+_MIX: Final = (
+    (np.uint64(30), np.uint64(0xBF58_476D_1CE4_E5B9)),
+    (np.uint64(27), np.uint64(0x94D0_49BB_1331_11EB)),
+)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What candidates are wanted. `allowed` is packed rows that may be shown to this user, here and now."""
+    """What candidates are wanted.
+
+    `allowed` is packed rows that may be shown to this user, here and now; `share` of each quota is asked for.
+    """
 
     view: View
     plan: Plan
@@ -41,6 +51,16 @@ class Ask:
     memory: Memory
     taste: Taste
     allowed: Mask
+    share: float = 1.0
+
+    @cached_property
+    def n_allowed(self) -> int:
+        """How many items may be shown to this user at all."""
+        return int(np.bitwise_count(self.allowed).sum())
+
+    def quota(self, source: str) -> int:
+        """How many a source is asked for."""
+        return ceil(self.share * int(getattr(self.view.policy.sources, source)))
 
     def only_allowed(self, rows: Rows, most: int) -> Rows:
         return rows[is_set(self.allowed, rows)][:most]
@@ -48,11 +68,10 @@ class Ask:
 
 def near(ask: Ask) -> Rows:
     """The nearest to each interest of the user, an equal share for each."""
-    interests = ask.taste.interests
+    interests = ask.taste.interests[: ceil(ask.share * len(ask.taste.interests))]
     if not len(interests):
         return NOTHING
-    share = -(-ask.view.policy.sources.near // len(interests))
-    rows, _ = ask.view.snapshot.search(interests, share, ask.allowed)
+    rows, _ = ask.view.snapshot.search(interests, ceil(ask.quota("near") / len(interests)), ask.allowed)
     # By rank, so that each interest's best come first.
     flat = rows.T.reshape(-1)
     return flat[flat >= 0]
@@ -60,38 +79,43 @@ def near(ask: Ask) -> Rows:
 
 def popular(ask: Ask) -> Rows:
     """Most engaged with in the last days."""
-    return ask.only_allowed(ask.view.most_popular, ask.view.policy.sources.popular)
+    return ask.only_allowed(ask.view.most_popular, ask.quota("popular"))
 
 
 def fresh(ask: Ask) -> Rows:
     """Published last."""
-    return ask.only_allowed(ask.view.newest, ask.view.policy.sources.fresh)
+    return ask.only_allowed(ask.view.newest, ask.quota("fresh"))
 
 
 def explore(ask: Ask) -> Rows:
     """An even draw from everything allowed: each item has the same chance, seeded by the request."""
-    wanted, n_rows = ask.view.policy.sources.explore, ask.view.snapshot.n_rows
-    n_allowed = int(np.bitwise_count(ask.allowed).sum())
-    if not wanted or not n_allowed:
+    wanted, n_rows = ask.quota("explore"), ask.view.snapshot.n_rows
+    if not wanted or not ask.n_allowed:
         return NOTHING
-    rng = np.random.default_rng(ask.context.seed)
-    if n_allowed * 8 > n_rows and n_rows > 4096:  # most draws hit: no need to list what is allowed
-        drawn = np.unique(rng.integers(0, n_rows, 16 * wanted))
-        rng.shuffle(drawn)  # `unique` has sorted them: the first would always be the oldest
-        return ask.only_allowed(drawn, wanted)
+    if ask.n_allowed * 8 > n_rows:  # most draws hit: no need to list what is allowed
+        drawn = _draws(ask.context.seed, DRAWS * wanted, n_rows)
+        drawn = drawn[is_set(ask.allowed, drawn)]
+        if len(drawn) >= 2 * wanted:
+            return _first_different(drawn, wanted)
     rows = np.flatnonzero(np.unpackbits(ask.allowed, bitorder="little"))
-    return rng.choice(rows, min(wanted, len(rows)), replace=False)
+    return _first_different(rows[_draws(ask.context.seed, DRAWS * wanted, len(rows))], wanted)
 
 
 def editor(ask: Ask) -> Rows:
-    """What acting pins and promotions aim at."""
-    rows = ask.view.editorial(ask.plan)
-    return ask.only_allowed(rows, len(rows))
+    """What acting pins and promotions aim at: the newest for each, possibly repeated."""
+    rows, begins = ask.view.editorial(ask.plan)
+    allowed = is_set(ask.allowed, rows)
+    so_far = np.cumsum(allowed)
+    before: Rows = so_far - allowed
+    return rows[allowed & (so_far - before[begins] <= EDITORIAL)]
 
 
 SOURCES: Final[Mapping[str, Callable[[Ask], Rows]]] = MappingProxyType(
     {"near": near, "popular": popular, "fresh": fresh, "explore": explore, "editor": editor}
 )
+
+
+_BITS: Final = np.array([SOURCE[name] for name in SOURCES], np.uint8)
 
 
 def allowed_for(view: View, plan: Plan, context: Context, memory: Memory) -> Mask:
@@ -105,10 +129,12 @@ def allowed_for(view: View, plan: Plan, context: Context, memory: Memory) -> Mas
 def gather(ask: Ask, wanted: int) -> Candidates:
     """Candidates of all sources together; at least `wanted` unless fewer are allowed at all."""
     found = {name: source(ask) for name, source in SOURCES.items()}
-    rows, inverse = np.unique(np.concatenate(list(found.values())), return_inverse=True)
-    bits = np.repeat([SOURCE[name] for name in found], [len(each) for each in found.values()]).astype(np.uint8)
-    source = np.zeros(len(rows), np.uint8)
-    np.bitwise_or.at(source, inverse, bits)
+    rows = np.concatenate(list(found.values()))
+    bits = np.repeat(_BITS, [len(each) for each in found.values()])
+    order = rows.argsort(kind="stable")
+    rows = rows[order]
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    rows, source = rows[first], np.bitwise_or.reduceat(bits[order], first) if len(rows) else bits
     if len(rows) < wanted:
         more, more_source = _widen(ask, rows, wanted - len(rows))
         rows, source = np.concatenate([rows, more]), np.concatenate([source, more_source])
@@ -116,27 +142,74 @@ def gather(ask: Ask, wanted: int) -> Candidates:
 
 
 def describe(ask: Ask, rows: Rows, source: npt.NDArray[np.uint8]) -> Candidates:
-    """Everything ranking must know about the given rows."""
-    snapshot, memory, taste = ask.view.snapshot, ask.memory, ask.taste
-    columns = snapshot.columns(COLUMNS, rows)
-    items = columns["item"]
-    popularity, trending = ask.view.popularity.of(items)
-    vectors = snapshot.vectors(rows)
-    zeros = np.zeros(len(rows), np.float32)
+    """Everything ranking must know about the given rows, allowed or not."""
+    snapshot, memory = ask.view.snapshot, ask.memory
+    records = snapshot.records(rows)
+    items = records["item"]
+    trending, popularity, evergreen = ask.view.popularity.of(items)
+    similarity, negative = _cosines(ask, rows)
+    allowed = is_set(ask.allowed, rows)
+    if allowed.all():  # as everything that `gather` finds: then it lives, and was neither seen nor rejected
+        live, seen, rejected = allowed, ~allowed, ~allowed
+    else:
+        live = is_set(ask.view.live, rows)
+        seen, rejected = np.isin(items, memory.seen), np.isin(items, memory.rejected)
     return Candidates(
-        **columns,
-        similarity=(vectors @ taste.interests.T).max(axis=1) if len(taste.interests) else zeros,
-        negative=vectors @ taste.rejected if taste.rejected is not None else zeros,
+        **{name: records[name] for name in RECORD.names or ()},
+        similarity=similarity,
+        negative=negative,
         popularity=popularity,
         trending=trending,
-        live=is_set(ask.view.live, rows),
-        seen=np.isin(items, memory.seen),
-        rejected=np.isin(items, memory.rejected),
+        evergreen=evergreen,
+        live=live,
+        seen=seen,
+        rejected=rejected,
         served_s=_last_served(items, memory),
         source=source,
         targets=ask.view.targets(rows),
-        vectors=vectors,
+        vectors=_VectorsOf(snapshot, rows),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _VectorsOf:
+    snapshot: Snapshot
+    rows: Rows
+
+    def __getitem__(self, candidates: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        return self.snapshot.texts(self.rows[candidates])
+
+
+def _cosines(ask: Ask, rows: Rows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """float32[n] each: nearness to the nearest interest, and cosine to what was rejected; 0 where there is no such."""
+    interests, rejected, snapshot = ask.taste.interests, ask.taste.rejected, ask.view.snapshot
+    zeros = np.zeros(len(rows), np.float32)
+    queries = interests if rejected is None else np.concatenate([interests, rejected[None]])
+    cosines = snapshot.cosines(queries, rows) if len(queries) else zeros[None]
+    near = cosines[: len(interests)].max(axis=0) if len(interests) else zeros
+    if snapshot.learned is not None and len(interests):
+        near = snapshot.learned.rarity(near)
+    if ask.taste.certainty < 1:
+        near = near * np.float32(ask.taste.certainty)
+    return near, zeros if rejected is None else cosines[-1]
+
+
+def _draws(seed: int, count: int, below: int) -> Rows:
+    """int64[count]: even draws from 0..below-1. Same arguments, same draws.
+
+    A counter hashed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014): a generator object would cost more
+    to seed than all the draws together.
+    """
+    mixed = _COUNTER[:count] * _STEP + np.uint64(seed)
+    for shift, factor in _MIX:
+        mixed ^= mixed >> shift
+        mixed *= factor
+    mixed ^= mixed >> np.uint64(31)
+    return ((mixed >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
+
+
+def _first_different(rows: Rows, most: int) -> Rows:
+    return np.array(list(dict.fromkeys(rows.tolist()))[:most], np.int64)
 
 
 def _widen(ask: Ask, rows: Rows, wanted: int) -> tuple[Rows, npt.NDArray[np.uint8]]:
@@ -148,7 +221,7 @@ def _widen(ask: Ask, rows: Rows, wanted: int) -> tuple[Rows, npt.NDArray[np.uint
         taken = order[is_set(left, order)][:wanted]
         clear(left, taken)
         more.append(taken)
-        sources.append(np.full(len(taken), SOURCE[name], np.uint8))
+        sources.append(np.full(len(taken), SOURCE[name] | SOURCE["filled"], np.uint8))
         wanted -= len(taken)
         if wanted <= 0:
             break
@@ -164,9 +237,16 @@ def _orders(ask: Ask, left: Mask) -> Iterator[tuple[str, Rows]]:
 
 def _last_served(items: npt.NDArray[np.uint32], memory: Memory) -> npt.NDArray[np.int64]:
     served, at_s = memory.served
-    if not len(served):
-        return np.zeros(len(items), np.int64)
-    known, position = np.unique(served[::-1], return_index=True)  # reversed: the first occurrence is the last one
-    last_s = at_s[::-1][position]
-    at = np.minimum(np.searchsorted(known, items), len(known) - 1)
-    return np.where(known[at] == items, last_s[at], 0)
+    last_s = np.zeros(len(items), np.int64)
+    if len(served) and len(items):
+        # Ten thousand were served and two hundred are asked about: what shares no lower half with any of these is out.
+        asked = np.zeros(1 << 16, bool)
+        asked[items & 0xFFFF] = True
+        likely = np.flatnonzero(asked[served & 0xFFFF])
+        served, at_s = served[likely], at_s[likely]
+        order = items.argsort()
+        ordered = items[order]
+        place = ordered.searchsorted(served).clip(max=len(items) - 1)
+        known = ordered[place] == served
+        last_s[order[place[known]]] = at_s[known]  # of several, the last one stays
+    return last_s

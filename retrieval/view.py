@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ranking.columns import OPEN_UNTIL_S
 from ranking.context import Context
 from ranking.eligibility import available
-from ranking.policy import Policy
+from ranking.policy import Policy, with_learned
 from ranking.rulebook import Plan
 from ranking.rules import Pin, Promote, target_masks
 from retrieval.counters import Popularity
@@ -32,7 +32,13 @@ Rows = npt.NDArray[np.int64]
 
 HEAD = 2000
 """Rows kept of an order over the whole catalogue (newest, most popular); who has seen them all causes a full scan."""
+EDITORIAL_HEAD = 256
+"""Rows kept of what a pin or promotion aims at, the newest."""
 MAX_MASKS = 256
+MANY = 128
+"""One row in so many: from there on it is quicker to go over the whole mask than to clear bit by bit."""
+WINDOWS = ("trending", "popularity", "evergreen")
+"""Features that count what everybody does, in the order of `Popularity.table`."""
 
 
 class SegmentUnderPolicy:
@@ -47,7 +53,9 @@ class SegmentUnderPolicy:
         self.aimed_at: dict[int, Rows] = {r: _newest(segment, np.flatnonzero(masks[:, r])) for r in editorial}
         self._masks: dict[tuple[object, ...], Mask] = {}
         columns = segment.rows.columns
-        edges = np.unique(np.concatenate([columns["available_from_s"], columns["available_until_s"]]))
+        opens_s, ends_s = columns["available_from_s"], columns["available_until_s"]
+        ever = opens_s < ends_s  # what has left the catalogue never opens, and its end is no event
+        edges = np.unique(np.concatenate([opens_s[ever], ends_s[ever]]))
         self._edges: list[int] = edges[(edges > 0) & (edges < OPEN_UNTIL_S)].tolist()
         self.available_from_s: npt.NDArray[np.int64] = columns["available_from_s"]
         self.available_until_s: npt.NDArray[np.int64] = columns["available_until_s"]
@@ -104,7 +112,10 @@ class View:
     popularity: Popularity
     parts: tuple[SegmentUnderPolicy, ...]
     down: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    given: Policy | None = None
+    """The policy as people gave it; in `policy`, what was learned fills in what they left open."""
     _masks: dict[tuple[object, ...], Mask] = field(default_factory=dict, repr=False)
+    _aimed: dict[tuple[int, ...], tuple[Rows, npt.NDArray[np.intp]]] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
@@ -117,10 +128,11 @@ class View:
         down: npt.NDArray[np.uint32] | None = None,
     ) -> View:
         """A new view; takes over from `previous` what is unchanged. Costs what is new: up to seconds for a big base."""
+        given, policy = policy, _filled(policy, snapshot, previous)
         known = {part.segment.name: part for part in previous.parts} if previous and previous.policy is policy else {}
         parts = tuple(known.get(one.name) or SegmentUnderPolicy(one, policy) for one in snapshot.segments)
         down = np.zeros(0, np.uint32) if down is None else down
-        view = View(tenant, policy, policy_version, snapshot, popularity, parts, down)
+        view = View(tenant, policy, policy_version, snapshot, popularity, parts, down, given)
         _ = view.newest, view.most_popular, view.live  # now, in the loader's thread, not in a request
         return view
 
@@ -133,10 +145,12 @@ class View:
         clear(mask, self.snapshot.rows(self.down))
         return mask
 
-    @property
+    @cached_property
     def content(self) -> str:
-        """Names the content as it is served now; another take-down is another name."""
-        return f"{self.snapshot.generation}.{zlib.crc32(self.down.tobytes()):x}"
+        """Names the content as it is served now; another take-down is another name, and one that the snapshot knows
+        of by now is none."""
+        down = self.down[self.snapshot.rows(self.down) >= 0]
+        return f"{self.snapshot.generation}.{zlib.crc32(down.tobytes()):x}"
 
     @cached_property
     def newest(self) -> Rows:
@@ -150,12 +164,14 @@ class View:
 
     @cached_property
     def most_popular(self) -> Rows:
-        """Live rows by popularity, best first: the first HEAD of those that were counted at all."""
-        scores = self.popularity.popularity
+        """Live rows by what the policy makes of the windows, best first: the first HEAD of those that were counted."""
+        weights = np.array([max(self.policy.weights[name], 0.0) for name in WINDOWS], np.float32)
+        scores = self.popularity.table[:-1] @ (weights if weights.any() else np.ones_like(weights))
         items = np.flatnonzero(scores)
         items = items[np.argsort(-scores[items], kind="stable")][:HEAD]
         rows = self.snapshot.rows(items)
-        return rows[rows >= 0]
+        rows = rows[rows >= 0]
+        return rows[is_set(self.live, rows)]
 
     def epoch(self, now_s: int) -> int:
         """Schedule edges that have passed, of rules and of items: moves whenever what is available moves."""
@@ -178,24 +194,37 @@ class View:
             self._masks[key] = np.concatenate([np.zeros(0, np.uint8), *found]) & self.live
         return self._masks[key].copy()
 
-    def editorial(self, plan: Plan) -> Rows:
-        """Rows that acting pins and promotions aim at."""
-        rules = [rule for rule, _ in (*plan.pins, *plan.promotions)]
-        aimed = [
-            part.aimed_at[rule] + start
-            for part, start in zip(self.parts, self.snapshot.starts, strict=False)
-            for rule in rules
-        ]
-        return np.unique(np.concatenate([np.zeros(0, np.int64), *aimed]))
+    def editorial(self, plan: Plan) -> tuple[Rows, npt.NDArray[np.intp]]:
+        """(rows that acting pins and promotions aim at, where in them each rule begins); of each, the newest first."""
+        rules = tuple(rule for rule, _ in (*plan.pins, *plan.promotions))
+        if rules not in self._aimed:
+            aimed = [self._aimed_at(rule) for rule in rules]
+            lengths = [len(rows) for rows in aimed]
+            begins = np.repeat(np.cumsum([0, *lengths])[:-1], lengths)
+            self._aimed[rules] = np.concatenate([np.zeros(0, np.int64), *aimed]), begins
+        return self._aimed[rules]
+
+    def _aimed_at(self, rule: int) -> Rows:
+        parts = zip(self.parts, self.snapshot.starts, strict=False)
+        rows = np.concatenate([np.zeros(0, np.int64), *(part.aimed_at[rule] + start for part, start in parts)])
+        rows = rows[is_set(self.live, rows)]
+        return rows[np.argsort(-self.snapshot.column("published_s", rows), kind="stable")][:EDITORIAL_HEAD]
 
     def targets(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """bool[n, R]: rule r of the policy aims at the row."""
         rules = len(self.policy.rules)
-        packed = np.zeros((len(rows), -(-rules // 8)), np.uint8)
-        by_name = {part.segment.name: part for part in self.parts}
-        for segment, inside, local in self.snapshot.split(rows):
-            packed[inside] = by_name[segment.name].targets[local]
-        return np.unpackbits(packed, axis=1, count=rules, bitorder="little").astype(bool)
+        nothing = np.zeros((0, -(-rules // 8)), np.uint8)
+        packed = self.snapshot.taken(rows, lambda part, local: self.parts[part].targets.take(local, 0), nothing)
+        return np.unpackbits(packed, axis=1, count=rules, bitorder="little").view(np.bool_)
+
+
+def _filled(policy: Policy, snapshot: Snapshot, previous: View | None) -> Policy:
+    """The policy with what was learned; the very one of `previous` if neither has changed."""
+    if snapshot.learned is None:
+        return policy
+    if previous and previous.given is policy and previous.snapshot.learned is snapshot.learned:
+        return previous.policy
+    return with_learned(policy, snapshot.learned.document)
 
 
 def is_set(mask: Mask, rows: Array) -> npt.NDArray[np.bool_]:
@@ -207,7 +236,12 @@ def is_set(mask: Mask, rows: Array) -> npt.NDArray[np.bool_]:
 def clear(mask: Mask, rows: Array) -> None:
     """Clear the bits of `rows` (any order, repeats allowed; -1 is ignored) in a packed mask, in place."""
     rows = rows[rows >= 0]
-    np.bitwise_and.at(mask, rows >> 3, ~(np.uint8(1) << (rows & 7).astype(np.uint8)))
+    if MANY * len(rows) < 8 * len(mask):
+        np.bitwise_and.at(mask, rows >> 3, ~(np.uint8(1) << (rows & 7).astype(np.uint8)))
+        return
+    gone = np.zeros(8 * len(mask), np.bool_)
+    gone[rows] = True
+    mask &= ~np.packbits(gone, bitorder="little")
 
 
 def _newest(segment: Segment, rows: Array) -> Rows:

@@ -4,8 +4,9 @@
     later pages   the frozen list, carried by the cursor -> eligible still? -> page
                   used up: the same as a first page, without what this chain has had
 
-Redis only improves the answer. Without it a first page is the non-personalised one and says `fallback`; a later page
-that would need it is empty, says so, and keeps its cursor, because what the chain has had is not known just then.
+Redis only improves the answer. Without it a first page is the non-personalised one and says `fallback`. A later page
+that would need a user's taste is empty, says so, and keeps its cursor; one that needs none goes on from what its cursor
+holds, and when that is not all the chain has had, begins a new chain and says so: no scroll stands still for nothing.
 
 A flag that flips in the middle of a chain lets the list that is being read go on; the list after it is made under the
 new flag, and begins on a page of its own, so that no page is of two modes.
@@ -15,31 +16,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ranking.context import Context
+from ranking.hints import country_of, language_of
 from ranking.rank import REASONS, Ranking
-from retrieval.chains import Chains
 from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
-from retrieval.limits import LimitedJournals
-from retrieval.stream import Serve, ServedItem, Stream
+from retrieval.snapshot import Mask
+from retrieval.stream import MOST_DOWN, Serve, ServedItem, Stream
 from retrieval.taste import NOBODY, Memory, remember
 from retrieval.view import View, is_set
 from service import etag
 from service.cursor import LIFETIME_S, Frozen
-from service.ranked import NO_ITEMS, Items, ranked
+from service.page import MODES, PERSONAL, Asked, Page
+from service.ranked import NARROW, NO_ITEMS, WHOLE, Items, ranked
 
-MODES: Final = ("personalised", "cold_start", "holdout", "fallback", "killed")
-"""What a page is. A cursor holds positions in this list."""
-PERSONAL: Final = ("personalised", "cold_start")
 UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
         "holdout": ("holdout", ()),
@@ -51,71 +49,52 @@ UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
 """What a page is for whom the flags do not personalise, and what it says beside."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a request asks, checked and stripped of everything that names anybody.
+class ReadsJournals(Protocol):
+    """See `retrieval.limits.LimitedJournals`."""
 
-    user_key: None is an anonymous user. key_id: of the key it came with. mode: what the flags say. `refresh` wants
-    another order. `if_none_match` are the tags the client has. `dropped`: there was a hint that is on no list.
-    """
-
-    view: View
-    user_key: str | None
-    limit: int
-    context: Context
-    key_id: str = ""
-    mode: Mode = "personalised"
-    refresh: bool = False
-    if_none_match: str | None = None
-    dropped: bool = False
+    async def read(self, tenant: str, user_key: str | None, key_id: str) -> Journal: ...
 
 
-@dataclass
-class Page:
-    """The answer, before it is JSON. `position` is that of its first item in the chain, `frozen` the list after this
-    page, None at the end of everything.
+class KeepsChains(Protocol):
+    """See `retrieval.chains.Chains`."""
 
-    `unchanged` is a 304: the client's page is still right, and nothing else here is filled. `scores` are the ranker's,
-    empty where a frozen list is read on; `propensities` the chance each item had; `journal_position` says from
-    which state of the journal the list was made.
-    """
+    async def had(self, tenant: str, chain: str, delivered: Items) -> Items: ...
 
-    mode: str
-    items: Items
-    reasons: Sequence[str]
-    position: int = 0
-    frozen: Frozen | None = None
-    tag: str | None = None
-    unchanged: bool = False
-    degraded: list[str] = field(default_factory=list)
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    scores: Sequence[float | None] = ()
-    propensities: Sequence[float] = ()
-    journal_position: int = 0
+
+async def at_once() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True)
 class Stores:
-    """The user state that a feed may read."""
+    """The user state that a feed may read; `service.replay` brings that of another time.
 
-    journals: LimitedJournals
-    chains: Chains
+    `turn` is awaited before a list is made, see `service.turns`.
+    """
+
+    journals: ReadsJournals
+    chains: KeepsChains
+    turn: Callable[[], Awaitable[None]] = at_once
 
 
 async def first_page(asked: Asked, stores: Stores) -> Page:
     """Page 1, always: whatever is wrong with Redis, the answer is a page. Raises RateLimited."""
     clock = Clock()
     if asked.mode != "personalised":
+        await stores.turn()
         return default_page(asked, *UNFLAGGED[asked.mode])
     try:
         journal = await _journal(asked, stores)
     except StoreUnavailable:
+        await stores.turn()
         return default_page(asked, "fallback", ["user_state_unavailable"])
     clock.lap("state")
 
     versions = _versions(asked, journal)
     if tag := _still_right(asked, versions):
         return Page(asked.mode, NO_ITEMS, (), tag=tag, unchanged=True, timings_ms=clock.laps_ms)
+    await stores.turn()
+    clock.lap("wait")
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
     page = _page(asked, memory, clock, os.urandom(8))
     page.tag = etag.tag(versions, asked.context.seed, asked.context.now_s)
@@ -139,11 +118,15 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
         journal = EMPTY if mode is not None else await _journal(asked, stores)
         had = np.unique(await stores.chains.had(asked.view.tenant.id, frozen.chain.hex(), frozen.items))
     except StoreUnavailable:
-        return replace(taken, frozen=rest, degraded=["user_state_unavailable"])
+        if mode is None:
+            return replace(taken, frozen=rest, degraded=["user_state_unavailable"])
+        journal, had = EMPTY, np.unique(frozen.items)  # nobody's taste is wanted, and a first list is all there was
     clock.lap("state")
     if len(had) < frozen.before + len(frozen.items):
         return await _restarted(asked, stores)  # what the chain has had was lost: going on might repeat it
 
+    await stores.turn()
+    clock.lap("wait")
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
     more = replace(asked, limit=asked.limit - len(taken.items), context=replace(asked.context, seed=frozen.seed))
     before = frozen.before + len(frozen.items)
@@ -157,6 +140,7 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
         scores=[*[None] * len(taken.items), *page.scores],
         propensities=[*taken.propensities, *page.propensities],
         timings_ms=clock.laps_ms,
+        journal_position=position(journal),
     )
 
 
@@ -185,17 +169,27 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
     if not len(page.items):
         return
     scores = page.scores or [None] * len(page.items)
+    view, context = asked.view, asked.context
     serve = Serve(
-        request_id=request_id,
-        tenant=asked.view.tenant.id,
+        tenant=view.tenant.id,
         user_key=asked.user_key,
-        at_s=asked.context.now_s,
+        request_id=request_id,
+        at_s=context.now_s,
         mode=page.mode,
-        surface=asked.context.surface,
-        generation=asked.view.snapshot.generation,
-        policy_version=asked.view.policy_version,
-        seed=asked.context.seed,
+        surface=context.surface,
+        generation=view.snapshot.generation,
+        policy_version=view.policy_version,
+        seed=page.seed,
         journal_position=page.journal_position,
+        language=language_of(context.language),
+        country=country_of(context.country),
+        age_band=context.age_band,
+        max_age=context.max_age,
+        wanted=asked.limit,
+        popularity=view.popularity.version,
+        down=view.down[: MOST_DOWN + 1].tolist(),
+        chain=page.chain.hex(),
+        degraded=page.degraded,
         items=[
             ServedItem(item, place, reason, score, propensity)
             for place, (item, reason, score, propensity) in enumerate(
@@ -236,7 +230,8 @@ def _page(
     mode: str | None = None,
 ) -> Page:
     """The first `limit` items of a new list, and the list frozen behind them. `mode` None: as the taste says."""
-    listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, lap=clock.lap)
+    breadth = NARROW if asked.narrow else WHOLE
+    listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, breadth=breadth, lap=clock.lap)
     mode = mode or ("personalised" if listed.is_personal else "cold_start")
     items, reasons = listed.items, listed.ranking.reason
     frozen = Frozen(
@@ -260,20 +255,38 @@ def _page(
         degraded=_shortcomings(listed.ranking, asked, memory),
         scores=listed.ranking.score[listed.ranking.rows[: asked.limit]].tolist(),
         propensities=_propensities(words, listed.chance),
+        candidates=(("retrieve", len(listed.candidates)), ("rank", len(items))),
+        chain=chain,
+        seed=asked.context.seed,
+        listed=listed,
     )
 
 
 def _take(asked: Asked, frozen: Frozen, most: int) -> tuple[Page, Frozen]:
     """The next items of a list that may still be shown, and the list after them."""
     items = frozen.items[frozen.offset :]
-    rows = asked.view.snapshot.rows(items)
     allowed = asked.view.allowed(asked.view.policy.book.plan(asked.context), asked.context)
-    good = np.flatnonzero((rows >= 0) & is_set(allowed, np.maximum(rows, 0)))[:most]
+    good = _good(items[: 2 * most], asked.view, allowed)[:most]
+    if len(good) < most:  # rarely: the first few of a list are nearly always as good as when it was made
+        good = _good(items, asked.view, allowed)[:most]
     offset = frozen.offset + (int(good[-1]) + 1 if len(good) == most else len(items))
     reasons = _words(frozen.reasons[frozen.offset :][good])
-    page = Page(MODES[frozen.mode], items[good], reasons, position=frozen.before + frozen.offset)
+    page = Page(
+        MODES[frozen.mode],
+        items[good],
+        reasons,
+        position=frozen.before + frozen.offset,
+        chain=frozen.chain,
+        seed=frozen.seed,
+    )
     page.propensities = _propensities(reasons, frozen.chance)
     return page, replace(frozen, offset=offset)
+
+
+def _good(items: Items, view: View, allowed: Mask) -> npt.NDArray[np.intp]:
+    """Positions of the items that may be shown."""
+    rows = view.snapshot.rows(items)
+    return np.flatnonzero((rows >= 0) & is_set(allowed, np.maximum(rows, 0)))
 
 
 class Clock:
@@ -321,6 +334,8 @@ def _propensities(reasons: Sequence[str], chance: float) -> list[float]:
 def _shortcomings(ranking: Ranking, asked: Asked, memory: Memory) -> list[str]:
     """Why the page is not what it should be, if it is not."""
     said = ["caps_relaxed"] if ranking.relaxed else []
+    if asked.narrow:
+        said.append("narrowed")
     if asked.dropped:
         said.append("hints_dropped")
     if not asked.view.snapshot.n_items:

@@ -9,28 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ranking.candidates import Candidates
+from ranking.candidates import SOURCE, Candidates
 from ranking.context import Context
 from ranking.policy import GLOBAL as GLOBAL_LAYER
 from ranking.policy import Layer, Policy, resolve
 from ranking.rank import Ranking, rank
 from ranking.slate import PlacedBy
 from retrieval.journal import Journal, Signal, entries
+from retrieval.rows import CATEGORIES
 from retrieval.sources import Ask, allowed_for, gather
 from retrieval.taste import Memory, remember, taste
-from retrieval.view import View, clear
+from retrieval.view import Rows, View, clear
 
-LIST_SIZE: Final = 200
-"""Candidates that are ranked at least, and the length of the list that is frozen for scrolling."""
 
+class Breadth(NamedTuple):
+    """How much is done for one list.
+
+    candidates: ranked at least, while there are as many. frozen: length of the list that is frozen for scrolling; most
+    users never get to its end. share: of the policy's quotas of each source, and of the user's interests.
+    """
+
+    candidates: int
+    frozen: int
+    share: float
+
+
+WHOLE: Final = Breadth(candidates=200, frozen=100, share=1.0)
+NARROW: Final = Breadth(candidates=80, frozen=60, share=0.4)
+"""When there is more to do than time for it."""
+
+Float32 = npt.NDArray[np.float32]
 Items = npt.NDArray[np.uint32]
 
 NO_ITEMS: Final[Items] = np.zeros(0, np.uint32)
+_BROUGHT: Final = np.uint8(SOURCE["near"] | SOURCE["popular"] | SOURCE["fresh"] | SOURCE["editor"])
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,17 @@ class Ranked:
 
     @property
     def chance(self) -> float:
-        """The propensity of an explored item: the chance that any one allowed item had of an explore slot. All others
-        were put where they are by no chance at all. Off-policy estimates divide by it."""
+        """The propensity of an explored item: the chance that any one allowed item had of an explore slot, if no other
+        source brought it and no cap passes it over. All others were put where they are by no chance at all. Off-policy
+        estimates divide by it."""
         slots = self.ranking.placed_by.count(PlacedBy.EXPLORE)
-        return min(1.0, slots / max(int(np.bitwise_count(self.ask.allowed).sum()), 1))
+        return min(1.0, slots / max(self.n_unknown, 1))
+
+    @property
+    def n_unknown(self) -> int:
+        """Allowed items that no source brought but the draw: each could have been drawn."""
+        source = self.candidates.source
+        return self.ask.n_allowed - int(np.count_nonzero((source & _BROUGHT != 0) & (source & SOURCE["filled"] == 0)))
 
 
 def ranked(
@@ -81,19 +105,21 @@ def ranked(
     limit: int,
     *,
     without: Items = NO_ITEMS,
+    breadth: Breadth = WHOLE,
     lap: Callable[[str], None] = lambda _stage: None,
 ) -> Ranked:
     """Retrieve and rank as the feed does, for whoever this is the memory of, leaving out the items in `without`.
 
     `lap` is told when a stage ends: retrieve, then rank.
     """
-    ask = ask_for(view, memory, context)
+    ask = ask_for(view, memory, context, breadth.share)
     clear(ask.allowed, view.snapshot.rows(without))
-    candidates = gather(ask, LIST_SIZE)
+    candidates = gather(ask, breadth.candidates)
     lap("retrieve")
     # The last list holds all that is left: what caps would drop from it would never come.
-    final = len(candidates) < LIST_SIZE
-    ranking = rank(candidates, view.policy, ask.context, LIST_SIZE, page=LIST_SIZE if final else limit)
+    final = len(candidates) < breadth.candidates
+    size, must_fill = (len(candidates), len(candidates)) if final else (breadth.frozen, limit)
+    ranking = rank(candidates, view.policy, ask.context, size, page=must_fill)
     lap("rank")
     return Ranked(ask, ask.context, candidates, ranking, limit, final)
 
@@ -103,25 +129,26 @@ def replayed(view: View, journal: Journal, context: Context, limit: int) -> Rank
     return ranked(view, remember(journal, view.policy.taste, now_s=context.now_s), context, limit)
 
 
-def ask_for(view: View, memory: Memory, context: Context) -> Ask:
-    """What candidates are wanted for a user."""
-    known = taste(memory, _vectors(view, memory), view.policy.taste)
-    context = with_liked(context, view, memory)
+def ask_for(view: View, memory: Memory, context: Context, share: float = WHOLE.share) -> Ask:
+    """What candidates are wanted for a user; `share` of the policy's quotas."""
+    rows = view.snapshot.rows(memory.items)
+    known = taste(memory, _vectors(view, rows), view.policy.taste, view.snapshot.text_dim)
+    context = with_liked(context, view, rows, memory.pull)
     plan = view.policy.book.plan(context)
-    return Ask(view, plan, context, memory, known, allowed_for(view, plan, context, memory))
+    return Ask(view, plan, context, memory, known, allowed_for(view, plan, context, memory), share)
 
 
-def with_liked(context: Context, view: View, memory: Memory) -> Context:
-    """The context with the creators and categories of what the user liked, weighted by pull."""
-    liked = memory.pull > 0
-    rows = view.snapshot.rows(memory.items[liked])
-    pull = memory.pull[liked][rows >= 0]
-    rows = rows[rows >= 0]
-    if not len(rows):
+def with_liked(context: Context, view: View, rows: Rows, pull: Float32) -> Context:
+    """The context with the creators and categories of what the user liked, weighted by pull.
+
+    rows (-1: it has left the catalogue) and pull of the remembered items.
+    """
+    liked = (pull > 0) & (rows >= 0)
+    if not liked.any():
         return context
-    creators, creator_weights = _totals(view.snapshot.column("creator", rows), pull)
-    categories = view.snapshot.column("categories", rows)
-    kinds, kind_weights = _totals(categories.reshape(-1), np.repeat(pull, categories.shape[1]))
+    records, pull = view.snapshot.records(rows[liked]), pull[liked]
+    creators, creator_weights = _totals(records["creator"], pull)
+    kinds, kind_weights = _totals(records["categories"].T.reshape(-1), np.tile(pull, CATEGORIES))
     return replace(
         context,
         liked_creators=creators,
@@ -158,16 +185,20 @@ def samples(view: View, *, now_s: int, most: int = 3) -> Sequence[Journal]:
     return [entries([(item, now_s - 60, Signal.LIKE, 1.0) for item in items]) for items in liked]
 
 
-def _vectors(view: View, memory: Memory) -> npt.NDArray[np.float32]:
-    """Vectors of the remembered items; a zero row for one that has left the catalogue."""
-    vectors = np.zeros((len(memory.items), view.snapshot.dim), np.float32)
-    rows = view.snapshot.rows(memory.items)
-    vectors[rows >= 0] = view.snapshot.vectors(rows[rows >= 0])
+def _vectors(view: View, rows: Rows) -> Float32:
+    """float32[n, d]; a zero row for an item that has left the catalogue (-1)."""
+    here = rows >= 0
+    if here.all():
+        return view.snapshot.vectors(rows)
+    vectors = np.zeros((len(rows), view.snapshot.dim), np.float32)
+    vectors[here] = view.snapshot.vectors(rows[here])
     return vectors
 
 
-def _totals(
-    keys: npt.NDArray[np.uint64], pull: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-    known, which = np.unique(keys[keys != 0], return_inverse=True)
-    return known, np.bincount(which, pull[keys != 0], minlength=len(known)).astype(np.float32)
+def _totals(keys: npt.NDArray[np.uint64], pull: Float32) -> tuple[npt.NDArray[np.uint64], Float32]:
+    """(different keys but 0, the sum of pull of each)."""
+    order = keys.argsort(kind="stable")
+    keys, pull = keys[order], pull[order]
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    known, sums = keys[first], np.add.reduceat(pull, first)
+    return (known[1:], sums[1:]) if known[0] == 0 else (known, sums)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 import zlib
-from dataclasses import replace
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import orjson
 from starlette.background import BackgroundTask
@@ -13,14 +13,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ranking.context import Context
-from ranking.hints import AGE_BANDS, country_code, language_code
+from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
 from retrieval.errors import NotFound, Problem
+from retrieval.flags import Mode
 from retrieval.view import View
-from service.auth import authenticate, user_key, view_of
+from service.auth import authenticate, user_key
 from service.errors import InvalidRequest
-from service.feed import Asked, Page, first_page, next_page, public_page, remember_served
+from service.feed import first_page, next_page, public_page, remember_served
+from service.governor import FIRST, LATER
+from service.page import Asked, Page
 from service.requests import whole_number
 from service.resources import Resources
+from service.scopes import request_id
 from service.telemetry import observe_feed
 
 DEFAULT_LIMIT: Final = 20
@@ -31,31 +35,58 @@ STALE_IF_ERROR_S: Final = 86_400
 VARY: Final = "Feed-User, Accept-Language, Authorization"
 
 
+class Decided(TypedDict, total=False):
+    """Fields of `Asked` that are not read off the request."""
+
+    key_id: str
+    mode: Mode
+    narrow: bool
+
+
 async def feed(request: Request) -> Response:
     """A page of videos for the user in `Feed-User`, or for nobody in particular without that header."""
     resources: Resources = request.app.state.resources
+    kind = LATER if "cursor" in request.query_params else FIRST
+    with resources.governor.admitted(kind, prefetch=request.headers.get("feed-reason") == "prefetch") as work:
+        began_s = time.perf_counter()
+        asked, page = await _asked_page(request, resources, narrow=work.narrow)
+        response = _personal(request, asked, page, resources)
+        waited_ms = page.timings_ms.get("state", 0.0) + page.timings_ms.get("wait", 0.0)
+        work.took_s = time.perf_counter() - began_s - waited_ms / 1000
+    return response
+
+
+async def _asked_page(request: Request, resources: Resources, *, narrow: bool) -> tuple[Asked, Page]:
     now_s = resources.now_s
     principal = authenticate(request, resources.live, "pk", now_s=now_s)
     view = resources.live.view(principal.tenant or "")
     key = user_key(request, view.tenant.pepper)
-    asked = replace(
-        read(request, view, key, request.headers.get("accept-language", ""), now_s=now_s),
+    asked = read(
+        request,
+        view,
+        key,
+        request.headers.get("accept-language", ""),
+        now_s=now_s,
         key_id=principal.key_id,
         mode=resources.flags.decide(view.tenant.id, key),
+        narrow=narrow,
     )
     cursor = request.query_params.get("cursor")
+    if cursor is not None or asked.mode != "personalised":
+        resources.pages.charge(view.tenant.id, key, principal.key_id)
     if cursor is None:
-        page = await first_page(asked, resources.feed_stores)
-    else:
-        frozen = resources.cursors.open(cursor, view.tenant.id, asked.user_key)
-        page = await next_page(asked, frozen, resources.feed_stores)
-    observe_feed(page)
-    headers = {"Cache-Control": cache_control(page, view, now_s=now_s), "Vary": VARY}
-    request.state.page = asked, page  # for whoever notes it to explain it later
-    response = answer(page, asked, resources, headers)
+        return asked, await first_page(asked, resources.feed_stores)
+    frozen = resources.cursors.open(cursor, view.tenant.id, asked.user_key)
+    return asked, await next_page(asked, frozen, resources.feed_stores)
+
+
+def _personal(request: Request, asked: Asked, page: Page, resources: Resources) -> Response:
+    observe_feed(request.scope, asked, page)
+    headers = {"Cache-Control": cache_control(page, asked.view, now_s=asked.context.now_s), "Vary": VARY}
+    named = request_id(request.scope)
+    response = answer(named, page, asked, resources, headers)
     if not page.unchanged:
-        request_id = response.headers["x-request-id"]
-        response.background = BackgroundTask(remember_served, asked, page, request_id, resources.written)
+        response.background = BackgroundTask(remember_served, asked, page, named, resources.written)
     return response
 
 
@@ -63,9 +94,11 @@ async def default_feed(request: Request) -> Response:
     """The non-personalised feed of a tenant. All that selects it is in the URL, so that a CDN may keep it."""
     resources: Resources = request.app.state.resources
     now_s = resources.now_s
-    view = view_of(request, resources.live, "pk", now_s=now_s)
+    principal = authenticate(request, resources.live, "pk", now_s=now_s)
+    view = resources.live.view(principal.tenant or "")
     if view.tenant.id != request.path_params["tenant"]:
         raise NotFound("tenant", request.path_params["tenant"])
+    resources.pages.charge(view.tenant.id, None, principal.key_id)
     asked = read(request, view, None, "", now_s=now_s)
     cursor = request.query_params.get("cursor")
     if cursor is None:
@@ -73,13 +106,19 @@ async def default_feed(request: Request) -> Response:
     else:
         frozen = resources.cursors.open(cursor, view.tenant.id, None)
         page = await next_page(asked, frozen, resources.feed_stores)
-    observe_feed(page)
+    observe_feed(request.scope, asked, page)
     headers = {"Cache-Control": f"public, max-age={max_age_s(view, now_s=now_s)}, stale-if-error={STALE_IF_ERROR_S}"}
-    return answer(page, asked, resources, headers)
+    return answer(request_id(request.scope), page, asked, resources, headers)
 
 
-def read(request: Request, view: View, key: str | None, accept_language: str, *, now_s: int) -> Asked:
-    """What is asked. Raises InvalidRequest for limits; unknown hints are dropped, not stored."""
+def read(
+    request: Request, view: View, key: str | None, accept_language: str, *, now_s: int, **decided: Unpack[Decided]
+) -> Asked:
+    """What is asked, and what was decided about it before. Raises InvalidRequest for limits; unknown hints are
+    dropped, not stored.
+
+    An unknown age band is no hint, but it is not nothing either: see `age_ceiling`.
+    """
     query = request.query_params
     surface, age_band = query.get("surface", ""), query.get("age_band", "")
     if len(surface) > MAX_SURFACE_CHARS:
@@ -97,7 +136,7 @@ def read(request: Request, view: View, key: str | None, accept_language: str, *,
             language=language if "language" in query else preferred_language(accept_language),
             country=country,
             age_band=age_band if age_band in AGE_BANDS else "",
-            max_age=AGE_BANDS.get(age_band, 18),
+            max_age=age_ceiling(age_band),
             # Stable for a user within an hour, new on every pull-to-refresh.
             seed=secrets.randbits(32) if refresh else zlib.crc32(f"{key}:{now_s // 3600}".encode()),
         ),
@@ -106,6 +145,7 @@ def read(request: Request, view: View, key: str | None, accept_language: str, *,
         dropped=(language < 0 and bool(query.get("language")))
         or (country < 0 and bool(query.get("country")))
         or (bool(age_band) and age_band not in AGE_BANDS),
+        **decided,
     )
 
 
@@ -121,19 +161,18 @@ def preferred_language(accept_language: str) -> int:
     return -1
 
 
-def answer(page: Page, asked: Asked, resources: Resources, headers: dict[str, str]) -> Response:
-    """200 with the page, or 304 when the client has it already."""
-    request_id = secrets.token_hex(12)
-    headers["X-Request-Id"] = request_id
+def answer(named: str, page: Page, asked: Asked, resources: Resources, headers: dict[str, str]) -> Response:
+    """200 with the page, or 304 when the client has it already. `named`: the id of the request."""
+    headers["X-Request-Id"] = named
     headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in page.timings_ms.items())
     if page.tag:
         headers["ETag"] = page.tag
     if page.unchanged:
         return Response(status_code=304, headers=headers)
-    return Response(body(request_id, page, asked, resources), 200, headers, "application/json")
+    return Response(body(named, page, asked, resources), 200, headers, "application/json")
 
 
-def body(request_id: str, page: Page, asked: Asked, resources: Resources) -> bytes:
+def body(named: str, page: Page, asked: Asked, resources: Resources) -> bytes:
     """The JSON answer: cards as they lie in the snapshot, and what depends on this request written behind them."""
     view, cursor = asked.view, b""
     if page.frozen is not None:
@@ -145,7 +184,7 @@ def body(request_id: str, page: Page, asked: Asked, resources: Resources) -> byt
         for position, (card, reason) in enumerate(zip(cards, page.reasons, strict=True), start=page.position)
     )
     return b'{"request_id":"%s","mode":"%s","degraded":%s,"items":[%s]%s}' % (
-        request_id.encode(),
+        named.encode(),
         page.mode.encode(),
         orjson.dumps(page.degraded),
         items,

@@ -7,6 +7,7 @@ from ranking.hints import (
     AGE_BANDS,
     COUNTRIES,
     LANGUAGES,
+    age_ceiling,
     country_bit,
     country_code,
     country_set,
@@ -29,6 +30,13 @@ def test_every_age_band_has_a_ceiling_on_the_ladder() -> None:
     for band, ceiling in AGE_BANDS.items():
         youngest = int(band.replace("+", "").split("-")[0])
         assert ceiling == max(age for age in LADDER if age <= youngest)
+
+
+def test_a_band_on_no_list_is_the_youngest() -> None:
+    """Somebody meant to protect: better too little than what is not for them. No band at all is an adult."""
+    assert age_ceiling("13-99") == age_ceiling(" 18+") == min(AGE_BANDS.values()) == 0
+    assert age_ceiling("") == 18
+    assert all(age_ceiling(band) == ceiling for band, ceiling in AGE_BANDS.items())
 
 
 def test_a_country_set_holds_its_countries_and_not_the_unknown_one() -> None:

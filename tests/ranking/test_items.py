@@ -60,8 +60,8 @@ def test_take_picks_rows_of_every_column(seed: int) -> None:
     taken = candidates.take(np.array([7, 2]))
     assert taken.item.tolist() == candidates.item[[7, 2]].tolist()
     assert taken.targets.tolist() == candidates.targets[[7, 2]].tolist()
-    assert taken.vectors is not None
-    assert candidates.vectors is not None
+    assert isinstance(taken.vectors, np.ndarray)
+    assert isinstance(candidates.vectors, np.ndarray)
     assert taken.vectors.tolist() == candidates.vectors[[7, 2]].tolist()
     assert len(Candidates.empty(3).take(np.array([], np.intp))) == 0
 

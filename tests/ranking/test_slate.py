@@ -11,7 +11,7 @@ from tests.ranking.cases import seeds
 
 def by_creator(text: str, most: int, window: int, name: str = "creator") -> KeyCap:
     """Write keys by rank as letters; "." has none."""
-    return KeyCap(name, most, window, 1, [0 if letter == "." else ord(letter) for letter in text])
+    return KeyCap(name, most, window, np.array([[0 if letter == "." else ord(letter)] for letter in text], np.uint64))
 
 
 @given(seeds, st.integers(2, 40), st.integers(1, 12), st.floats(0.5, 10), st.floats(0, 0.9))
@@ -99,7 +99,7 @@ def test_a_pin_beyond_a_short_list_stands_at_its_end() -> None:
 
 def test_a_cap_counts_only_the_rows_it_is_about() -> None:
     """Three rows of one creator, the cap is about the first and the last."""
-    cap = by_creator("aaa.", 1, 3)._replace(counted={0, 2})
+    cap = by_creator("a.a.", 1, 3)
     assert arrange(range(4), 4, [cap], {}, 4, 0).ranks == [0, 1, 3, 2]
 
 

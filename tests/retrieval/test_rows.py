@@ -108,7 +108,7 @@ def test_every_stored_array_has_a_name_of_its_own() -> None:
     names = [name for name, _ in some_rows(range(3)).arrays()]
     ragged = {f"{name}.{part}" for name in RAGGED for part in ("offsets", "values")}
     assert len(names) == len(set(names))
-    assert set(names) == set(COLUMNS) | ragged
+    assert set(names) == set(COLUMNS) | ragged | {"records"}
 
 
 def test_no_rows_is_a_table_too() -> None:

@@ -87,7 +87,7 @@ def test_search_is_brute_force_over_the_live_and_allowed(case: Case, k: int, ran
 @given(cases())
 @settings(max_examples=60, deadline=None)
 def test_each_live_item_has_one_row_with_its_newest_state(case: Case) -> None:
-    """rows(), column(), cards(), find(), live and live_rows() agree about what is there."""
+    """rows(), column(), cards(), find(), live and current_rows() agree about what is there."""
     with memory_folder() as folder:
         snapshot = opened(case, folder)
         items = np.arange(100, dtype=np.uint32)
@@ -102,7 +102,7 @@ def test_each_live_item_has_one_row_with_its_newest_state(case: Case) -> None:
             state = "new" if item in case.fresh else "old"
             assert card.startswith(f'{{"id":"video-{item}","title":"{state}"'.encode())
         assert [snapshot.find(f"video-{item}") for item in range(100)] == [i if i in live else None for i in range(100)]
-        table = snapshot.live_rows()
+        table = snapshot.current_rows()
         assert sorted(table.columns["item"].tolist()) == live
         vectors = np.array([case.vector(item) for item in live]).reshape(-1, DIM)
         assert np.allclose(snapshot.vectors(there), vectors, atol=1e-3)
@@ -116,7 +116,7 @@ def test_an_empty_snapshot_answers_everything(tmp_path: Path) -> None:
     assert snapshot.rows(np.array([0, 7], np.uint32)).tolist() == [-1, -1]
     assert snapshot.find("video-1") is None
     assert snapshot.n_items == snapshot.n_rows == 0
-    assert len(snapshot.live_rows()) == 0
+    assert len(snapshot.current_rows()) == 0
     assert snapshot.cards(np.zeros(0, np.int64)) == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.cursor import DAY_S, MAX_CHARS, BadCursor, Cursors, Frozen, local_secret
-from service.ranked import LIST_SIZE
+from service.ranked import WHOLE
 
 NOW_S = 1_800_000_000
 OLD, NEW = b"an old secret of the operator", b"a new secret of the operator"
@@ -37,13 +37,13 @@ def frozen(n: int = 20, **more: object) -> Frozen:
 
 lists = st.builds(
     frozen,
-    n=st.integers(0, LIST_SIZE),
+    n=st.integers(0, WHOLE.candidates),
     chain=st.binary(min_size=8, max_size=8),
     made_s=st.integers(0, 2**32 - 1),
     seed=st.integers(0, 2**32 - 1),
     mode=st.integers(0, 4),
     before=st.integers(0, 2**32 - 1),
-    offset=st.integers(0, LIST_SIZE),
+    offset=st.integers(0, WHOLE.candidates),
     final=st.booleans(),
 )
 
@@ -60,7 +60,7 @@ def test_what_is_sealed_is_what_is_opened(given_list: Frozen, tenant: str, user:
 
 def test_the_longest_list_fits() -> None:
     """A cursor is under 2 KB also with a whole list in it, so it fits into any address."""
-    longest = frozen(LIST_SIZE, items=np.full(LIST_SIZE, 2**32 - 1, np.uint32), before=2**32 - 1)
+    longest = frozen(WHOLE.candidates, items=np.full(WHOLE.candidates, 2**32 - 1, np.uint32), before=2**32 - 1)
     assert len(CURSORS.seal(longest, "t" * 63, "u" * 32, now_s=NOW_S)) < MAX_CHARS == 2048
 
 

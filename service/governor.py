@@ -1,0 +1,72 @@
+"""What a worker gives up first when more is asked of it than it can answer.
+
+A worker is one thread: whoever is admitted now waits until the work admitted before is done. So each admitted request
+adds what its kind usually takes to a backlog, in seconds, and the backlog says what may still come in:
+
+    below narrow_s    whole answers
+    narrow_s          first pages are made from fewer candidates; they say `narrowed`
+    prefetch_s        pages that nobody is waiting for are refused
+    most_s            everything is refused
+
+A refusal costs a fraction of an answer, and those who were admitted get theirs in time. Nothing is remembered: the
+moment the backlog is gone, all is as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from retrieval.errors import FeedError
+
+FIRST: Final = "first"
+LATER: Final = "later"
+NOVELTY: Final = 0.02
+"""How much one measurement moves what a kind of request is taken to cost."""
+
+
+class Overloaded(FeedError):
+    """More is asked than this worker can answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds of backlog, see above."""
+
+    narrow_s: float
+    prefetch_s: float
+    most_s: float
+
+
+@dataclass(slots=True)
+class Work:
+    """One admitted request. `narrow`: do less for it. Set `took_s`, the seconds it kept the thread busy."""
+
+    narrow: bool
+    took_s: float | None = None
+
+
+@dataclass
+class Governor:
+    """The backlog of one worker. `usual_s`: what a request of each kind has lately kept the thread busy."""
+
+    limits: Limits
+    backlog_s: float = 0.0
+    usual_s: dict[str, float] = field(default_factory=lambda: {FIRST: 2e-3, LATER: 5e-4})
+
+    @contextmanager
+    def admitted(self, kind: str, *, prefetch: bool) -> Iterator[Work]:
+        """The time in which a request is worked on. Raises Overloaded instead."""
+        if self.backlog_s >= (self.limits.prefetch_s if prefetch else self.limits.most_s):
+            raise Overloaded("this worker has more to do than it can answer in time")
+        work = Work(narrow=self.backlog_s >= self.limits.narrow_s)
+        expected_s = self.usual_s[kind]
+        self.backlog_s += expected_s
+        try:
+            yield work
+        finally:
+            self.backlog_s -= expected_s
+            if work.took_s is not None:
+                self.usual_s[kind] += NOVELTY * (work.took_s - expected_s)

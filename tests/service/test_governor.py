@@ -1,0 +1,105 @@
+"""What a worker gives up first: fewer candidates, then prefetches, then everything; never for longer than needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.governor import FIRST, LATER, Governor, Limits, Overloaded
+from tests.support.running import video
+from tests.support.served import Served, served
+
+LIMITS = Limits(narrow_s=0.04, prefetch_s=0.08, most_s=0.25)
+
+
+def is_admitted(governor: Governor, *, prefetch: bool) -> bool:
+    try:
+        with governor.admitted(FIRST, prefetch=prefetch):
+            return True
+    except Overloaded:
+        return False
+
+
+def test_what_is_given_up_follows_the_backlog() -> None:
+    """Of requests that take 10 ms each: four whole answers, four narrow ones, no prefetch from there, then nothing."""
+    governor = Governor(LIMITS, usual_s={FIRST: 0.01, LATER: 0.001})
+    narrow, prefetch = [], []
+    with ExitStack() as at_work:
+        for _ in range(25):
+            prefetch.append(is_admitted(governor, prefetch=True))
+            narrow.append(at_work.enter_context(governor.admitted(FIRST, prefetch=False)).narrow)
+        assert not is_admitted(governor, prefetch=False)
+    assert prefetch == [True] * 8 + [False] * 17
+    assert narrow == [False] * 4 + [True] * 21
+    assert is_admitted(governor, prefetch=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from([FIRST, LATER]), st.floats(1e-5, 0.1), st.booleans()), max_size=60))
+def test_the_backlog_is_that_of_the_admitted(requests: list[tuple[str, float, bool]]) -> None:
+    """However long they take, and also when they fail: when nobody is at work, nothing is left of it."""
+    governor = Governor(LIMITS)
+    for kind, took_s, fails in requests:
+        with (
+            pytest.raises(ZeroDivisionError) if fails else ExitStack(),
+            governor.admitted(kind, prefetch=False) as work,
+        ):
+            work.took_s = took_s
+            assert governor.backlog_s > 0
+            if fails:
+                raise ZeroDivisionError
+    assert governor.backlog_s == pytest.approx(0, abs=1e-9)
+
+
+def test_what_a_request_costs_is_learned() -> None:
+    """After some hundred requests of 10 ms each that is what one is expected to take."""
+    governor = Governor(LIMITS)
+    for _ in range(400):
+        with governor.admitted(FIRST, prefetch=False) as work:
+            work.took_s = 0.01
+    assert governor.usual_s[FIRST] == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with a catalogue that is worth narrowing."""
+    tenants = {"acme": [video(f"v{n}", f"{n}") for n in range(300)]}
+    with served(tmp_path_factory.mktemp("governor"), tenants, redis_timeout_ms=500) as started:
+        yield started
+
+
+def asked(service: Served, backlog_s: float, reason: str = "initial") -> httpx.Response:
+    """A first page, asked for while there is so much to do."""
+    governor = service.resources.governor
+    governor.backlog_s += backlog_s
+    try:
+        return service.get("/v1/feed", "acme", user="somebody", headers={"Feed-Reason": reason})
+    finally:
+        governor.backlog_s -= backlog_s
+
+
+def test_a_narrow_page_is_whole_and_says_so(service: Served) -> None:
+    """Twenty videos all the same, and a chain that goes on to the end of the catalogue without a repeat."""
+    page = asked(service, 0.1).json()
+    assert "narrowed" in page["degraded"]
+    assert len(page["items"]) == 20
+    shown = [item["id"] for item in page["items"]]
+    while cursor := page.get("next_cursor"):
+        page = service.feed("acme", "somebody", cursor=cursor)
+        shown += [item["id"] for item in page["items"]]
+    assert len(shown) == len(set(shown)) == 300
+    assert "narrowed" not in asked(service, 0).json()["degraded"]
+
+
+def test_a_prefetch_gives_way_first_and_then_everything(service: Served) -> None:
+    """With a time to come back, as a problem of the documented kind; and the next moment all is well."""
+    assert asked(service, 0.1).status_code == 200
+    for refused in (asked(service, 0.1, "prefetch"), asked(service, 0.5)):
+        assert refused.status_code == 503
+        assert refused.json()["type"] == "/problems/overloaded"
+        assert int(refused.headers["retry-after"]) >= 1
+    assert asked(service, 0, "prefetch").status_code == 200
