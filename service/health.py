@@ -6,23 +6,36 @@ without them the feed still answers.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 READY_WITHIN_S: Final = 10.0
 ALIVE_METRIC: Final = "feed_worker_refreshed_timestamp_seconds"
 
 
 def metrics() -> CollectorRegistry:
-    """The metrics of all worker processes together."""
+    """The metrics of all worker processes together. What a worker that has ended counted stays counted, but how it was
+    says nothing any more."""
+    forget_ended(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry
+
+
+def forget_ended(folder: Path) -> None:
+    """Drop the gauges of processes that are no more."""
+    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*_*.db")}:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
 
 
 def ready(registry: CollectorRegistry, *, now_s: float) -> bool:
