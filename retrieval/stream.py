@@ -5,8 +5,7 @@ journal and added it to the stream. All keys of the script are in one slot, so t
 and another is not, whatever is killed. Two entries, both JSON, one per script:
 
     e   [tenant, user, received_s, [[id, signal, item, at_s, value, request_id, position], ...]]
-    s   [tenant, user, at_s, request_id, mode, surface, generation, policy_version, seed, journal_position,
-         [[item, position, reason, score, propensity], ...]]
+    s   the fields of `Serve` in their order, items as [[item, position, reason, score, propensity], ...]
 
 What "durable" means is the server's: with `appendfsync always` an acknowledged event outlives a power cut, with
 `everysec` a power cut, or a kill in the middle of a flush, may cost up to two seconds. `fsync` and `replicas` make each
@@ -20,8 +19,9 @@ import hashlib
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -145,14 +145,19 @@ class ServedItem:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """One page as it was answered: what is needed to learn from it, and to make it again. `user_key` None: anonymous.
+    """One page as it was answered: what is needed to learn from it, and to make it again (`service.replay`).
 
-    `journal_position` is `retrieval.journal.position` of the journal the page was made from.
+    The order of the fields is that of the stream's entries and of the archive's columns. user_key: None is anonymous.
+    language, country, age_band: codes of `ranking.hints` as text, "" when not given. max_age: the ceiling, years.
+    wanted: how many items were asked for. popularity: version of the popularity that was ranked by, "" for none.
+    down: items that had been taken down since the generation was made; the first few if they are more than MOST_DOWN.
+    chain: hex name of the cursor chain the page belongs to. seed: of the list it was cut from. journal_position:
+    `retrieval.journal.position` of the journal its new items were chosen by, 0 when there are none.
     """
 
-    request_id: str
     tenant: str
     user_key: str | None
+    request_id: str
     at_s: int
     mode: str
     surface: str
@@ -160,7 +165,38 @@ class Serve:
     policy_version: str
     seed: int
     journal_position: int
-    items: Sequence[ServedItem] = field(default_factory=tuple)
+    language: str = ""
+    country: str = ""
+    age_band: str = ""
+    max_age: int = 18
+    wanted: int = 0
+    popularity: str = ""
+    down: Sequence[int] = ()
+    chain: str = ""
+    degraded: Sequence[str] = ()
+    items: Sequence[ServedItem] = ()
+
+    def row(self) -> tuple[Any, ...]:
+        """The values as the stream and the archive keep them."""
+        facts = list(_SERVE_VALUES(self))
+        facts[_USER] = self.user_key or keys.ANONYMOUS
+        facts[-1] = [_ITEM_VALUES(one) for one in self.items]
+        return tuple(facts)
+
+    @staticmethod
+    def of(row: Sequence[Any]) -> Serve:
+        """The page of a row. Raises TypeError for anything else."""
+        facts = [*row[:-1], [ServedItem(*item) for item in row[-1]]]
+        facts[_USER] = None if row[_USER] == keys.ANONYMOUS else row[_USER]
+        return Serve(*facts)
+
+
+SERVE_FIELDS: Final = tuple(one.name for one in fields(Serve))
+_USER: Final = SERVE_FIELDS.index("user_key")
+_SERVE_VALUES: Final = attrgetter(*SERVE_FIELDS)
+_ITEM_VALUES: Final = attrgetter(*(one.name for one in fields(ServedItem)))
+MOST_DOWN: Final = 1000
+"""Take-downs that are listed with a page. They are few: those of the second or so until the next generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +267,7 @@ class Stream:
             RETENTION_S,
             serve.at_s,
             entries(rows).tobytes(),
-            _page(serve, user) if logged else b"",
+            _entry(serve) if logged else b"",
         ]
         await self._run(SERVED, _places(serve.tenant, user), arguments, durable=False)
 
@@ -320,8 +356,6 @@ def _record(event: Event) -> bytes:
     )
 
 
-def _page(serve: Serve, user: str) -> bytes:
+def _entry(serve: Serve) -> bytes:
     surface = serve.surface if _SURFACE.fullmatch(serve.surface) else ""
-    items = [[one.item, one.position, one.reason, one.score, one.propensity] for one in serve.items]
-    head = [serve.tenant, user, serve.at_s, serve.request_id, serve.mode, surface, serve.generation]
-    return orjson.dumps([*head, serve.policy_version, serve.seed, serve.journal_position, items])
+    return orjson.dumps(replace(serve, surface=surface).row() if surface != serve.surface else serve.row())

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from retrieval import keys
 from retrieval.errors import StoreUnavailable
-from retrieval.stream import EVENTS, SERVES
+from retrieval.stream import EVENTS, SERVE_FIELDS, SERVES
 
 SEQUENCE_BITS: Final = 22
 ENTRIES_A_SHARD: Final = 128
@@ -87,6 +87,17 @@ class Tail:
             pipeline.xlen(keys.stream(shard))
         return sum(await _answered(pipeline))
 
+    async def oldest_ms(self) -> int | None:
+        """When the oldest entry that waits was written, unix milliseconds; None when none waits.
+
+        Raises StoreUnavailable.
+        """
+        pipeline = self.redis.pipeline(transaction=False)
+        for shard in range(keys.SHARDS):
+            pipeline.xrange(keys.stream(shard), count=1)
+        found = await _answered(pipeline)
+        return min((position(entries[0][0]) >> SEQUENCE_BITS for entries in found if entries), default=None)
+
     def _entry(self, shard: int, at: int, fields: Mapping[bytes, bytes]) -> Entry:
         try:
             if EVENTS in fields:
@@ -126,10 +137,9 @@ def _events(content: Any) -> list[Event]:
 
 
 def _serve(content: Any) -> Row:
-    tenant, user_key, at_s, request_id, *facts, items = content
-    if len(facts) != 6:
-        raise ValueError("a serve has eleven fields")
-    return (tenant, user_key, request_id, at_s, *facts, [(*item,) for item in items])
+    if len(content) != len(SERVE_FIELDS):
+        raise ValueError(f"a serve has {len(SERVE_FIELDS)} fields")
+    return (*content[:-1], [(*item,) for item in content[-1]])
 
 
 async def _answered(pipeline: Any) -> list[Any]:

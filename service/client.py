@@ -166,6 +166,11 @@ class FeedClient:
         answer = await self._ask("GET", "/v1/feed", {"Feed-Reason": "scroll"}, params=query)
         return self._page(answer, page.query)
 
+    async def default_feed(self, tenant: str, **query: Any) -> Page:
+        """The first page of the feed that is nobody's in particular. Raises Refused, Unreachable."""
+        answer = await self._ask("GET", f"/v1/tenants/{tenant}/feed/default", {}, user=None, params=query)
+        return self._page(answer, query)
+
     async def scroll(self, **query: Any) -> AsyncIterator[Json]:
         """Every item of one chain, to its end. Raises Refused, Unreachable."""
         page: Page | None = await self.feed("initial", **query)

@@ -5,6 +5,7 @@ Everything is read off the same arrays that made the page; nothing is worked out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,8 @@ from ranking.rank import REASONS, diverse
 from ranking.rules import Boost, Bury, Rule
 from ranking.slate import PlacedBy
 from retrieval.sources import SOURCES, describe
+from retrieval.stream import ServedItem
+from retrieval.view import View
 from service.ranked import Ranked
 
 WHY_NOT: Final = {
@@ -168,6 +171,27 @@ class Explainer:
         if removed is Removed.NOT_REQUIRED:
             return f"{WHY_NOT[removed]}: " + ", ".join(rules[i].id for i in plan.require if not targets[i])
         return WHY_NOT[removed]
+
+
+def explained(run: Ranked, items: Sequence[ServedItem] | None, wanted: Sequence[str]) -> dict[str, Any]:
+    """The first page of a ranking, or these items at the positions they were served at; and why each wanted video
+    stands where it does, or nowhere."""
+    explainer = Explainer(run)
+    if items is None:
+        page = explainer.page()
+    else:
+        page = [{**explainer.numbered(one.item), "position": one.position} for one in items]
+    return {"items": page, "asked_about": [explainer.missing(one) for one in wanted]}
+
+
+def video_ids(view: View, items: Sequence[int]) -> list[str]:
+    """The ids of item numbers; #NUMBER of one that is not in this index."""
+    rows = view.snapshot.rows(np.array(items, np.uint32))
+    found = dict(zip(rows[rows >= 0].tolist(), view.snapshot.cards(rows[rows >= 0]), strict=True))
+    return [
+        orjson.loads(found[row] + b"}")["id"] if row >= 0 else f"#{item}"
+        for row, item in zip(rows.tolist(), items, strict=True)
+    ]
 
 
 def video_id(run: Ranked, row: int) -> str:
