@@ -10,7 +10,7 @@ from ranking.rank import REASONS
 from retrieval.videos import VideoIn
 from service.errors import PROBLEMS
 from service.events import MAX_EVENTS, SentEvent
-from service.feed import MODES
+from service.page import MODES
 from service.routes.videos import MAX_BATCH
 
 Schema = dict[str, Any]

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from ranking.hints import AGE_BANDS
-from service.openapi import Answer, Operation, Parameter
-from service.openapi_schemas import number, ref, text
-from service.operations_admin import ADMIN_OPERATIONS
+from service.openapi_schemas import number, record, ref, text
+from service.operation import Answer, Operation, Parameter
+from service.operations_admin import ADMIN_OPERATIONS, EXPLAINED
 
 USER: Final = "5f2d1c0b9a8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817060504"
 EVENT_ID: Final = "0190b6f2-7a5c-7c1e-9a6b-2f3d4c5b6a79"
@@ -28,8 +28,17 @@ PAGING: Final = (
 HINTS: Final = (
     Parameter("language", "query", "ISO 639-1; what is on no list is dropped", example="en"),
     Parameter("country", "query", "ISO 3166-1 alpha-2; what is on no list is dropped", example="DE"),
-    Parameter("age_band", "query", f"one of {', '.join(AGE_BANDS)}; what is on no list is dropped", example="18+"),
+    Parameter(
+        "age_band", "query", f"one of {', '.join(AGE_BANDS)}; what is on no list counts as the youngest", example="18+"
+    ),
 )
+EXPLAIN: Final = (
+    Parameter(
+        "explain", "query", "1, with a key `sk_…`: the first page as it would be now, and why each item is there",
+        text(enum=["1"]),
+    ),
+    Parameter("item", "query", "with `explain=1`, also several times: a video that is not on the page, and why not"),
+)  # fmt: skip
 FEED_HEADERS: Final = ("ETag", "Cache-Control", "Server-Timing", "X-Request-Id")
 VIDEO_ID: Final = Parameter("id", "path", "the video's id", text(minLength=1, maxLength=200), "talk-1")
 VIDEO: Final = {
@@ -48,11 +57,15 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/v1/feed", "A page of videos for the user in Feed-User, or for nobody in particular", "pk",
         {
-            200: Answer("a page", ref("Page"), (*FEED_HEADERS, "Vary")),
+            200: Answer(
+                "a page; with `explain=1` an explanation of it",
+                {"anyOf": [ref("Page"), record(EXPLAINED)]},
+                (*FEED_HEADERS, "Vary"),
+            ),
             304: Answer("the page with the presented tag is still right", None, ("ETag", "Cache-Control", "Vary")),
         },
         (
-            *PAGING, SURFACE, *HINTS, FEED_USER, IF_NONE_MATCH,
+            *PAGING, SURFACE, *HINTS, FEED_USER, IF_NONE_MATCH, *EXPLAIN,
             Parameter("Feed-Reason", "header", "initial, refresh (another order), scroll or prefetch",
                       example="initial"),
             Parameter("Accept-Language", "header", "stands in for `language` when that is absent", example="de-CH, de"),

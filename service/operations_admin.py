@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from service.openapi import Answer, Operation, Parameter
 from service.openapi_schemas import FAULTS, MOMENT, Schema, listing, number, or_null, record, text
+from service.operation import Answer, Operation, Parameter
 
 ANY: Final[Schema] = {"type": "object"}
 NOTE: Final = {"author": "Ada", "reason": "as discussed"}
@@ -43,9 +43,11 @@ VERSION: Final = record(
 )
 VERDICT: Final = {"errors": FAULTS, "warnings": FAULTS}
 FLAG: Final = record({"scope": text(), "state": text(enum=["on", "off", "percentage", "killed", "unknown"])})
+STATE_TAG: Final = Parameter("If-Match", "header", "the `tag` of the state this change starts from, or *", text(), "*")
 TENANT: Final = record(
     {
         "id": text(),
+        "tag": text("for If-Match"),
         "name": text(),
         "status": text(enum=["active", "suspended"]),
         "catalogue_version": number(),
@@ -54,9 +56,15 @@ TENANT: Final = record(
 )
 KEY: Final = record(
     {
-        "id": text(), "tenant": or_null(text()), "scope": text(enum=["pk", "sk", "adm"]), "label": text(),
-        "valid": {"type": "boolean"}, "created_at": MOMENT,
+        "id": text(), "tag": text("for If-Match"), "tenant": or_null(text()), "label": text(),
+        "scope": text(enum=["pk", "sk", "adm"]), "valid": {"type": "boolean"}, "created_at": MOMENT,
         "expires_at": or_null(MOMENT), "revoked_at": or_null(MOMENT),
+    }
+)  # fmt: skip
+LISTING: Final = record(
+    {
+        "tenant": text(), "url": text(), "every_s": number(), "most_gone_percent": number(),
+        "tried_at": or_null(MOMENT), "done_at": or_null(MOMENT), "outcome": text(),
     }
 )  # fmt: skip
 PLAYLIST: Final = {"id": text(), "title": text(), "version": number()}
@@ -171,8 +179,8 @@ ADMIN_OPERATIONS: Final = (
     ),
     Operation(
         "PATCH", "/v1/admin/tenants/{id}", "Suspend a tenant or bring it back", "adm",
-        {200: Answer("changed", TENANT, ("Cache-Control",))}, (path("id", "of the tenant", "acme"),),
-        (*BODY, "not-found"), given("", {"status": text(enum=["active", "suspended"]), "reason": text()}),
+        {200: Answer("changed", TENANT, ("Cache-Control", "ETag"))}, (path("id", "of the tenant", "acme"), STATE_TAG),
+        CHANGE, given("", {"status": text(enum=["active", "suspended"]), "reason": text()}),
         {"status": "active", "reason": "all is well"},
     ),
     Operation(
@@ -188,7 +196,8 @@ ADMIN_OPERATIONS: Final = (
     ),
     Operation(
         "PATCH", "/v1/admin/keys/{id}", "End a key now or at a moment", "adm",
-        {200: Answer("ended", KEY, ("Cache-Control",))}, (path("id", "of the key", "key_none"),), (*BODY, "not-found"),
+        {200: Answer("ended", KEY, ("Cache-Control", "ETag"))}, (path("id", "of the key", "key_none"), STATE_TAG),
+        CHANGE,
         given("one of the first two", {}, {"revoked": {"type": "boolean"}, "expires_at": MOMENT, "reason": text()}),
         {"revoked": True, "reason": "it leaked"}, examples_fail=404,
     ),
@@ -214,6 +223,23 @@ ADMIN_OPERATIONS: Final = (
         (path("id", "of the playlist", "none"), Parameter("If-Match", "header", "its ETag", text(), '"1"')),
         ("not-found", "version-mismatch", "precondition-required", "invalid-config", "overloaded"), examples_fail=404,
     ),
+    *(
+        Operation(
+            method, "/v1/admin/listing", summary, "adm", answers,
+            (Parameter("scope", "query", "a tenant", text(), "acme"),), problems, body, example, fails,
+        )
+        for method, summary, answers, problems, body, example, fails in (
+            ("PUT", "Look at this listing of the tenant's CMS from now on (JSON Lines)",
+             {200: Answer("set", LISTING, ("Cache-Control",))}, (*BODY, "not-found"),
+             given("", {"url": text(format="uri")},
+                   {"every_s": number(minimum=10, maximum=86_400),
+                    "most_gone_percent": number(minimum=0, maximum=100), "reason": text()}),
+             {"url": "https://cms.example/videos.jsonl"}, 0),
+            ("GET", "The listing, and how the last look at it ended",
+             {200: Answer("the listing", LISTING, ("Cache-Control",))}, READ, None, None, 0),
+            ("DELETE", "Look no more; what was taken over stays", {204: Answer("done")}, READ, None, None, 0),
+        )
+    ),
     Operation(
         "POST", "/v1/admin/webhooks/secrets", "A new signing secret for the CMS, shown this once", "sk",
         {201: shown("made", id=text(), secret=text())}, (), BODY,
@@ -236,11 +262,11 @@ ADMIN_OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/v1/explain/{request_id}", "Why each item of an answered page is where it is", "sk",
-        {200: shown("an explanation", request_id=text(), same_versions={"type": "boolean"}, **EXPLAINED)},
+        {200: shown("an explanation", request_id=text(), identical={"type": "boolean"}, **EXPLAINED)},
         (
             path("request_id", "of the page", "0" * 24),
             Parameter("item", "query", "a video that is not on the page: why not?", text(), "talk-1"),
         ),
-        ("not-found", "overloaded"), examples_fail=404,
+        ("not-found", "gone", "overloaded"), examples_fail=404,
     ),
 )  # fmt: skip

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from uuid import uuid4
 
+import httpx
 import pytest
+import redis as redis_sync
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from retrieval import keys
+from retrieval.erasure import rekeyed
 from retrieval.errors import RateLimited, StoreUnavailable
+from retrieval.journal import parse
 from retrieval.limits import LimitedJournals, Rate
-from tests.support.running import user_id, video
+from service.rates import MOST_BUCKETS, LocalRates
+from tests.support.running import PEPPER, user_id, video
 from tests.support.served import Served, served
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service that allows a user five requests at once and five a second, a key three hundred."""
+    """A service that allows a user five requests (and batches) at once and five a second, a key three hundred."""
     tenants = {"acme": [video(f"v{n}", f"{n}") for n in range(30)], "other": [video("o", "o")]}
-    rates = {"user_requests_per_s": 5, "key_requests_per_s": 300, "burst_s": 1, "redis_timeout_ms": 500}
-    with served(tmp_path_factory.mktemp("limits"), tenants, **rates) as started:
+    rates = {"user_requests_per_s": 5, "user_batches_per_s": 5, "key_requests_per_s": 300, "burst_s": 1}
+    with served(tmp_path_factory.mktemp("limits"), tenants, redis_timeout_ms=500, **rates) as started:
         yield started
 
 
@@ -42,10 +53,13 @@ def test_a_user_is_limited_and_told_when_to_come_back(service: Served) -> None:
 
 
 def test_scrolling_and_conditional_requests(service: Served) -> None:
-    """A 304 costs as much of the rate as a page, for it reads the same; a later page costs nothing."""
+    """A 304 costs as much of the rate as a page, for it reads the same; later pages have a rate of their own."""
     page = service.get("/v1/feed", "acme", user="scroller", params={"limit": 1})
     cursor, tag = page.json()["next_cursor"], page.headers["etag"]
-    assert statuses(service, "scroller", 20, limit="1", cursor=cursor) == [200] * 20
+    scrolled = statuses(service, "scroller", 20, limit="1", cursor=cursor)
+    assert scrolled[:5] == [200] * 5
+    assert scrolled.count(429) > 5
+    assert statuses(service, "neighbour", 1, limit="1", cursor=cursor) == [400]  # not theirs, and not limited either
     found = [
         service.get(
             "/v1/feed", "acme", user="scroller", params={"limit": 1}, headers={"If-None-Match": tag}
@@ -53,6 +67,41 @@ def test_scrolling_and_conditional_requests(service: Served) -> None:
         for _ in range(30)
     ]
     assert set(found) == {304, 429}
+
+
+def test_a_flood_of_events_is_refused_before_it_is_read(service: Served) -> None:
+    """A burst of batches, then 429 with Retry-After, also for a body that is nonsense; nothing of those is stored."""
+    now = "2026-01-01T00:00:00Z"
+
+    def send(user: str, content: bytes | None = None) -> httpx.Response:
+        event = {"id": str(uuid4()), "type": "like", "item_id": "v1", "occurred_at": now}
+        headers = {"Content-Type": "application/json"}
+        body = content or json.dumps({"events": [event]}).encode()
+        return service.call("POST", "/v1/events", "acme", user=user, content=body, headers=headers)
+
+    answers = [send("sender") for _ in range(20)]
+    taken = sum(answer.json().get("accepted", 0) for answer in answers)
+    assert [answer.status_code for answer in answers[:3]] == [207] * 3
+    assert answers[-1].status_code == 429 and 1 <= int(answers[-1].headers["retry-after"]) <= 5
+    assert send("sender", b"nonsense").status_code == 429
+    assert send("somebody else").status_code == 207
+    with redis_sync.Redis.from_url(service.place.redis_url, protocol=2) as store:
+        stored = store.get(keys.journal("acme", rekeyed(user_id("sender"), PEPPER)))
+    assert len(parse(stored)) == taken < 10
+
+
+def test_what_reads_no_journal_is_limited_too(service: Served) -> None:
+    """The public feed by its key, and a user's first pages while a flag keeps them from being personal."""
+    usual = service.resources
+    service.app.state.resources = replace(usual, pages=LocalRates(Rate(0.1, 4), Rate(0.1, 6)))
+    try:
+        public = [service.get("/v1/tenants/other/feed/default", "other").status_code for _ in range(9)]
+        service.set_flag("acme", state="off")
+        assert statuses(service, "under a flag", 6) == [200] * 4 + [429] * 2
+    finally:
+        service.set_flag("acme", state="on")
+        service.app.state.resources = usual
+    assert public == [200] * 6 + [429] * 3
 
 
 def test_without_redis_nobody_is_limited(service: Served) -> None:
@@ -131,3 +180,57 @@ async def test_a_redis_that_is_away_is_said(redis: Redis) -> None:
     with pytest.raises(StoreUnavailable):
         await limited.read("acme", None, "key")
     await nobody.aclose()
+
+
+def let_through(rates: LocalRates, user: str | None, key: str = "key_a") -> bool:
+    """Whether a request passes; what a refused one is told is checked."""
+    try:
+        rates.charge("acme", user, key)
+    except RateLimited as refused:
+        assert 1 <= refused.retry_after_s <= 5
+        return False
+    return True
+
+
+@given(waits_s=st.lists(st.floats(0, 3), max_size=60), per_s=st.floats(0.1, 50), burst=st.integers(0, 20))
+def test_a_workers_own_bucket_is_a_bucket(waits_s: list[float], per_s: float, burst: int) -> None:
+    """Whenever requests come: never more than burst and rate allow, and one that may come is never refused."""
+    now_s, level = 0.0, 0.0  # the textbook's leaky bucket, in requests
+    rates = LocalRates(Rate(per_s, burst), Rate(0, 0), clock=lambda: now_s)
+    for wait_s in waits_s:
+        now_s += wait_s
+        level = max(level - wait_s * per_s, 0.0)
+        if abs(level + 1 - max(burst, 1)) < 1e-6:
+            level = max(burst, 1) - 1.0
+        may = level + 1 <= max(burst, 1) + 1e-6
+        assert let_through(rates, "u") is may
+        level += may
+
+
+def test_who_is_refused_takes_nothing_from_the_key() -> None:
+    """One user's flood does not use up what all users of an app have together; anonymous ones share just that."""
+    rates = LocalRates(Rate(1, 3), Rate(1, 10), clock=lambda: 0.0)
+    assert [let_through(rates, "flood") for _ in range(9)] == [True] * 3 + [False] * 6
+    assert [let_through(rates, None) for _ in range(9)] == [True] * 7 + [False] * 2
+    assert not let_through(rates, "other")
+    assert let_through(rates, "other", "key_b")
+
+
+def test_its_memory_is_bounded() -> None:
+    """A flood of made-up users does not make it grow; who was limited a moment ago and is idle since is forgotten."""
+    now_s = 0.0
+    rates = LocalRates(Rate(1, 1), Rate(0, 0), clock=lambda: now_s)
+    for n in range(3 * MOST_BUCKETS):
+        rates.charge("acme", f"{n:032x}", "key")
+        now_s += 1e-5
+        assert len(rates.due_s) <= MOST_BUCKETS
+
+
+def test_it_costs_next_to_nothing() -> None:
+    """A charge is a few microseconds of CPU, also between tens of thousands of buckets."""
+    rates = LocalRates(Rate(20, 200), Rate(10_000, 100_000))
+    users = [f"{n:032x}" for n in range(20_000)]
+    began_s = time.process_time()
+    for user in users:
+        rates.charge("acme", user, "key")
+    assert (time.process_time() - began_s) / len(users) < 20e-6  # 2 µs on an idle machine

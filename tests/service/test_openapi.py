@@ -22,7 +22,8 @@ from schemathesis.specs.openapi.checks import (
 
 from service.app import ROUTES
 from service.errors import PROBLEMS
-from service.openapi import Operation, document
+from service.openapi import document
+from service.operation import Operation
 from service.operations import OPERATIONS
 from tests.support.running import video
 from tests.support.served import Served, served
@@ -150,6 +151,20 @@ def test_requests_nobody_thought_of(service: Served, keys: dict[str | None, str]
             case.call_and_validate(headers=headers, checks=CHECKS)
 
         check()
+
+
+def test_an_explained_page_is_documented(service: Served, keys: dict[str | None, str]) -> None:
+    """With `explain=1` a secret key gets what the document says, and an app's key the refusal it says."""
+    operation = next(one for one in OPERATIONS if one.path == "/v1/feed")
+    assert {"explain", "item"} <= {parameter.name for parameter in operation.parameters}
+    query = {"explain": "1", "item": "talk-1"}
+    bearer = {scope: {"Authorization": f"Bearer {keys[scope]}"} for scope in ("pk", "sk")}
+    explained = service.client.get("/v1/feed", params=query, headers=bearer["sk"])
+    schema = {**document()["paths"]["/v1/feed"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]}
+    explanation = schema["anyOf"][1]
+    jsonschema_rs.validate(explanation, explained.json())
+    assert not jsonschema_rs.is_valid(explanation, service.feed("acme"))
+    assert service.client.get("/v1/feed", params=query, headers=bearer["pk"]).status_code == 403
 
 
 def test_no_error_is_without_its_document(service: Served) -> None:
