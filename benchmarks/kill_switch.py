@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,10 @@ TENANT = "bench"
 CLIENTS = 8
 QUIET_S = 1.0
 """A flip has arrived when no page said otherwise for so long."""
-DEFAULTS = {"FEED_CONFIG_POLL_MS": "500", "FEED_SNAPSHOT_POLL_MS": "250"}  # as shipped; tests look more often
+DEFAULTS = {
+    "FEED_CONFIG_POLL_MS": "500", "FEED_SNAPSHOT_POLL_MS": "250",  # as shipped; tests look more often
+    "FEED_USER_REQUESTS_PER_S": "0",  # each client is one user, who asks as fast as they are answered
+}  # fmt: skip
 TYPICAL_S, ALWAYS_S, POLICY_S = 1.0, 5.0, 2.0
 Page = dict[str, Any]
 
@@ -49,8 +53,7 @@ class Load:
 
     def __init__(self, s: System) -> None:
         self.s = s
-        self.pages = 0
-        self.errors = 0
+        self.statuses: Counter[int] = Counter()
         self.latest: tuple[float, Callable[[Page], bool]] = (0.0, lambda _page: True)
         self.last_wrong_s = 0.0
         self._clients: list[asyncio.Task[None]] = []
@@ -80,10 +83,9 @@ class Load:
             while True:
                 asked_s = time.monotonic()
                 answer = await client.get("/v1/feed", params={"limit": 5}, headers=headers)
-                self.pages += 1
-                self.errors += answer.status_code != 200
+                self.statuses[answer.status_code] += 1
                 since_s, right = self.latest
-                if asked_s >= since_s and not right(answer.json()):
+                if answer.status_code == 200 and asked_s >= since_s and not right(answer.json()):
                     self.last_wrong_s = time.monotonic()
 
 
@@ -133,8 +135,8 @@ def redis_silent(server: Child) -> Iterator[None]:
         server.process.send_signal(signal.SIGCONT)
 
 
-async def measured(s: System, server: Child, flips: int) -> tuple[dict[str, list[float]], int, int]:
-    """Seconds of every flip by situation, pages answered, and how many of them were no 200."""
+async def measured(s: System, server: Child, flips: int) -> tuple[dict[str, list[float]], Counter[int]]:
+    """Seconds of every flip by situation, and how many answers had which status."""
     files = KillFiles(s.place.folder / "state")
 
     async def by_file(state: str) -> None:
@@ -163,7 +165,7 @@ async def measured(s: System, server: Child, flips: int) -> tuple[dict[str, list
         for n in range(flips):
             right = partial(_begins_with, f"v{n}")
             seconds["policy publish"].append(await load.until_all(right, partial(publish, s, f"v{n}")))
-        return seconds, load.pages, load.errors
+        return seconds, load.statuses
 
 
 def _begins_with(video_id: str, page: Page) -> bool:
@@ -192,25 +194,26 @@ def main() -> None:
                 time.sleep(0.02)
             url = f"redis://{valkey.HOST}:{port}/0"
             with system(Path(folder) / "system", url, {TENANT: videos}, workers=workers, env=DEFAULTS) as s:
-                seconds, pages, errors = asyncio.run(measured(s, server, flips))
+                seconds, statuses = asyncio.run(measured(s, server, flips))
         finally:
             server.process.send_signal(signal.SIGCONT)
             server.stop()
-    report(seconds, pages, errors, workers)
+    report(seconds, statuses, workers)
 
 
-def report(seconds: dict[str, list[float]], pages: int, errors: int, workers: int) -> None:
+def report(seconds: dict[str, list[float]], statuses: Counter[int], workers: int) -> None:
     """The table, and the same as one line of JSON."""
     print(f"seconds until every one of {workers} workers has followed, under the load of {CLIENTS} clients")
     print(f"{'':22}{'flips':>6}{'median':>9}{'worst':>9}{'target':>9}")
     for name, each in seconds.items():
         target = POLICY_S if name == "policy publish" else ALWAYS_S
         print(f"{name:22}{len(each):>6}{statistics.median(each):>9.2f}{max(each):>9.2f}{target:>9.1f}")
-    print(f"{pages} pages, {errors} of them no 200; target for the median of a flip: {TYPICAL_S:.0f} s")
+    answered = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
+    print(f"answers: {answered}; target for the median of a flip: {TYPICAL_S:.0f} s")
     medians = {name: round(statistics.median(each), 3) for name, each in seconds.items()}
     worst = {name: round(max(each), 3) for name, each in seconds.items()}
-    print(json.dumps({"benchmark": "kill_switch", "workers": workers, "pages": pages, "errors": errors,
-                      "median_s": medians, "worst_s": worst}))  # fmt: skip
+    print(json.dumps({"benchmark": "kill_switch", "workers": workers,
+                      "statuses": dict(statuses), "median_s": medians, "worst_s": worst}))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ from ranking.policy import resolve
 from retrieval import keys
 from retrieval.archive import Archive
 from retrieval.counters import Popularity
-from retrieval.journal import ENTRY, Journals, Signal
+from retrieval.journal import ENTRY, Signal
+from retrieval.limits import LimitedJournals, Rate
 from retrieval.rows import Rows
 from retrieval.segment import Segment
 from retrieval.snapshot import Snapshot
@@ -47,7 +48,9 @@ from retrieval.stream import Event, Serve, ServedItem, Stream
 from retrieval.tenants import Tenant
 from retrieval.videos import OPEN_END_S, Video
 from retrieval.view import View
-from service.feed import Asked, Stores, first_page
+from service.feed import Stores, first_page
+from service.page import Asked
+from service.settings import ServiceSettings
 from tests.support.redis_server import free_port
 from tests.support.running import HOST, System, eventually, system, user_id, video
 
@@ -57,6 +60,8 @@ BATCH = 20
 FEEDS_PER_S, EVENTS_PER_S = 300, 3000
 CONNECTIONS = 48
 VIDEOS, DIM = 10_000, 384
+FULL = ServiceSettings.model_fields["journal_entries"].default
+"""Entries of a full journal: the heaviest users have one."""
 DAYS = 90
 TARGETS = {
     "events_accepted_per_s": f">= {0.97 * EVENTS_PER_S:.0f} offered {EVENTS_PER_S}",
@@ -155,7 +160,7 @@ async def archiving(folder: Path, events: int) -> dict[str, float]:
         redis = Redis.from_url(url, protocol=2)
         stream, users = Stream(redis), [f"{n:032x}" for n in range(1000)]
         page = [ServedItem(item, item, "for_you", 0.5) for item in range(50)]
-        serves = [Serve("ab", "acme", user, NOW_S, "personalised", "", 1, "1", 0, 0, page) for user in users]
+        serves = [Serve("acme", user, "ab", NOW_S, "personalised", "", 1, "1", 0, 0, items=page) for user in users]
         await asyncio.gather(*(stream.served(serve) for serve in serves))
         for first in range(0, events, 10_000):
             batches = [
@@ -163,7 +168,8 @@ async def archiving(folder: Path, events: int) -> dict[str, float]:
                 for n in range(first, first + 10_000, BATCH)
             ]
             await asyncio.gather(*batches)
-        signals = Signals(redis, Archive(str(folder / "archive")), IndexerSettings(), clock=lambda: NOW_S)
+        settings = IndexerSettings(snapshot_dir=folder / "snapshots")
+        signals = Signals(redis, Archive(str(folder / "archive")), settings, clock=lambda: NOW_S)
         await signals.start()
         began, cpu_s = time.perf_counter(), time.process_time()
         await signals.drain()
@@ -183,8 +189,8 @@ async def full_journal(folder: Path) -> dict[str, float]:
     view = _view(folder / "base")
     with store(folder / "store") as url:
         redis = Redis.from_url(url, protocol=2)
-        journals = Journals(redis)
-        costs: dict[int, list[float]] = {50: [], 4096: []}
+        journals = LimitedJournals(redis, per_user=Rate(0, 0), per_key=Rate(0, 0))
+        costs: dict[int, list[float]] = {50: [], FULL: []}
         for entries in costs:
             await redis.set(keys.journal("acme", f"{entries:032x}"), _history(entries).tobytes())
         for _ in range(300):  # in turns, so that whatever else this machine does meets both alike
@@ -226,7 +232,7 @@ def _view(folder: Path) -> View:
     rows = Rows.from_videos([_video(n) for n in range(VIDEOS)], vectors.astype(np.float32))
     segment = Segment.open(folder, Segment.write(folder, rows))
     snapshot = Snapshot("acme", 1, 1, "m", DIM, (segment,), np.zeros(0, np.uint32))
-    popular = Popularity(rng.random(VIDEOS).astype(np.float32), rng.random(VIDEOS).astype(np.float32))
+    popular = Popularity.alike(rng.random(VIDEOS).astype(np.float32))
     return View.of(Tenant("acme", "acme", "active", b"p" * 32, 1, NOW_S), resolve(), "1.0", snapshot, popular)
 
 

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 import orjson
@@ -19,10 +20,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from indexer import telemetry
 from indexer.daemon import Daemon
 from indexer.embedding import Embedder
 from indexer.encoder import EncoderError, ModelError
 from indexer.encoders import open_encoder
+from indexer.learning import Learning
+from indexer.listing_commands import sweep
+from indexer.listings import run_sweep
 from indexer.progress import showing_progress
 from indexer.rebuild import Progress, Rebuild
 from indexer.settings import IndexerSettings
@@ -30,6 +35,7 @@ from indexer.signal_commands import COMMANDS
 from indexer.signal_loop import run_signals
 from indexer.status import TenantStatus, status
 from retrieval import logs
+from retrieval.archive import Archive
 from retrieval.catalogue import Catalogue
 from retrieval.database import connect
 from retrieval.errors import FeedError
@@ -41,6 +47,7 @@ from retrieval.vectors import VectorCache
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 for _name, _command in COMMANDS.items():
     cli.command(name=_name)(_command)
+cli.command()(sweep)
 log = structlog.get_logger("indexer")
 
 
@@ -81,6 +88,16 @@ def rebuild(tenant: Annotated[str, typer.Option(help="tenant id")]) -> None:
     asyncio.run(_rebuild(tenant))
 
 
+@cli.command()
+def learn(
+    tenant: Annotated[str, typer.Option(help="tenant id")],
+    use: Annotated[int | None, typer.Option(help="publish this older model again; 0: texts alone", min=0)] = None,
+) -> None:
+    """Learn from a tenant's archived behaviour and publish it with the index; with --use, go back to a model."""
+    number = asyncio.run(_learn(tenant, use))
+    sys.stdout.write("too little behaviour: texts alone\n" if number is None else f"model {number} is published\n")
+
+
 @cli.command(name="status")
 def status_(as_json: Annotated[bool, typer.Option("--json", help="one JSON array instead of a table")] = False) -> None:
     """Per tenant: items, versions wanted and published, lag, last error. Exit status 1 if something is stale."""
@@ -99,8 +116,12 @@ async def _run() -> None:
     with showing_progress() as on_progress:
         async with daemon(settings, on_progress) as working:
             log.info("started", holder=working.holder, model=working.rebuild.embedder.model_id)
-            signals = run_signals(settings, working.leases, working.holder, stop)
-            await asyncio.gather(working.run(stop), signals)
+            watched = telemetry.serve(settings)
+            async with watched.looking(working.rebuild.catalogue, working.rebuild.store, stale_s=settings.stale_s):
+                signals = run_signals(settings, working.leases, working.holder, stop, watched.of)
+                learning = Learning(working, partial(Archive, settings.archive_url))
+                sweep = run_sweep(settings, working.holder, stop)
+                await asyncio.gather(working.run(stop), signals, sweep, learning.run(stop))
     log.info("stopped")
     # Threads that train an index or embed cannot be interrupted, and nothing is lost with them: do not wait for them.
     sys.stderr.flush()
@@ -117,6 +138,17 @@ async def _rebuild(tenant: str) -> None:
     with showing_progress() as on_progress:
         async with daemon(IndexerSettings(), on_progress) as working:
             await working.rebuild_from_nothing(tenant)
+
+
+async def _learn(tenant: str, use: int | None) -> int | None:
+    settings = IndexerSettings()
+    with showing_progress() as on_progress:
+        async with daemon(settings, on_progress) as working:
+            learning = Learning(working, partial(Archive, settings.archive_url))
+            if use is None:
+                return await learning.learn(tenant)
+            await learning.use(tenant, use)
+            return use
 
 
 async def _status() -> list[TenantStatus]:

@@ -84,7 +84,11 @@ class Daemon:
 
         Raises NotFound, StoreUnavailable, StaleGeneration, OSError.
         """
-        while not await self._while_leased(Tenant(tenant_id), self.rebuild.from_nothing):
+        await self.alone(tenant_id, self.rebuild.from_nothing)
+
+    async def alone(self, tenant_id: str, work: Callable[[Tenant], Awaitable[None]]) -> None:
+        """Do `work` on a tenant once no other indexer is at it. Raises what `work` raises."""
+        while not await self._while_leased(Tenant(tenant_id), work):
             log.info("waiting", tenant=tenant_id, reason="another indexer is at it")
             await asyncio.sleep(self.rebuild.settings.poll_s)
 

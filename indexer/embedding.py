@@ -56,6 +56,14 @@ class Embedder:
         failed |= {video.item: poison[video.text_hash] for video in texts if video.text_hash in poison}
         return vectors, failed
 
+    async def known(self, videos: Sequence[Video]) -> dict[int, Vector]:
+        """{item: unit float32[d]} of those whose vector is at hand; nothing is encoded. Raises StoreUnavailable."""
+        own = {video.item: video.vector for video in videos if video.vector is not None}
+        texts = [video for video in videos if video.item not in own]
+        cached = await self.cache.get(self.model_id, [video.text_hash for video in texts])
+        vectors = {item: vector for item, vector in own.items() if len(vector) == self.dim}
+        return vectors | {video.item: cached[video.text_hash] for video in texts if video.text_hash in cached}
+
     def _encode(self, videos: Sequence[Video]) -> tuple[dict[bytes, Vector], dict[bytes, str]]:
         """A batch by text hash; when it fails, each text alone, so that a poison text takes no neighbour with it."""
         try:

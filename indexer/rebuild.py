@@ -10,21 +10,27 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import structlog
 
 from indexer.embedding import Embedder
-from indexer.generations import Base, Contents, Items, fold, rebased
+from indexer.generations import Base, Contents, Items, departing, fold, number_of, rebased, rejoined
 from indexer.settings import IndexerSettings
+from retrieval.behaviour import Behaviour
 from retrieval.catalogue import Catalogue, Changes, Poison
-from retrieval.errors import SnapshotCorrupt
+from retrieval.errors import NotFound, SnapshotCorrupt
+from retrieval.models import Learned
 from retrieval.rows import Rows
 from retrieval.snapshot import Snapshot
 from retrieval.store import Manifest, Pointer, Store
 from retrieval.videos import Video
 
 log = structlog.get_logger("indexer")
+
+KEPT_S: Final = 25 * 3600
+"""A generation stays for so long after it was replaced: what was served in the last 24 h can be made again."""
 
 Progress = Callable[[str, int, int], None]
 """Told (tenant, videos done, videos in all) of one catch-up."""
@@ -39,10 +45,14 @@ class Tenant:
     manifest: Manifest | None = None
     snapshot: Snapshot | None = None
     fold: asyncio.Task[Base] | None = None
+    learned: Learned | None = None
+    behaviour: Behaviour | None = None
 
     def shows(self, pointer: Pointer | None, manifest: Manifest | None, snapshot: Snapshot | None) -> None:
         """Remember what CURRENT names; None: nothing usable."""
         self.pointer, self.manifest, self.snapshot = pointer, manifest, snapshot
+        self.learned = manifest.learned if manifest else None
+        self.behaviour = snapshot.learned if snapshot else None
 
 
 @dataclass(frozen=True)
@@ -63,13 +73,13 @@ class Rebuild:
         """
         # Read first: whoever publishes from here on makes our publish fail instead of being overwritten by it.
         generation = self.store.newest_generation(tenant.id) + 1
-        await asyncio.to_thread(self._open, tenant)
+        await asyncio.to_thread(self.open, tenant)
         previous = tenant.snapshot
         if previous is None or previous.model != self.embedder.model_id:
             await self.from_nothing(tenant)
             return True
         folded = _finished_fold(tenant)
-        if folded is not None:
+        if folded is not None and folded.learned == number_of(previous):  # else a model was published meanwhile
             contents = await asyncio.to_thread(rebased, previous, folded)
             await self._publish(tenant, generation, previous.version, contents)
             return True
@@ -87,10 +97,29 @@ class Rebuild:
         NotFound."""
         generation = self.store.newest_generation(tenant.id) + 1
         tenant.fold = None
+        if tenant.pointer is None:
+            await asyncio.to_thread(self.open, tenant)  # for what was learned
+        if tenant.snapshot is not None and tenant.snapshot.model != self.embedder.model_id:
+            tenant.learned = tenant.behaviour = (
+                None  # it was learned from other vectors of texts: `learn` will make the next
+            )
         changes = await self.catalogue.changes(tenant.id, 0)
         # Who serves already keeps what there is until the new index is complete; who does not wants a beginning soon.
         covered = 0 if generation == 1 else None
-        await self._apply(tenant, generation, changes, Contents.empty(self.embedder.dim), covered=covered)
+        await self._apply(tenant, generation, changes, Contents.empty(self._dim(tenant)), covered=covered)
+
+    async def rejoin(self, tenant: Tenant, learned: Learned | None) -> Snapshot:
+        """Publish the same content joined with another model of behaviour (None: texts alone). Raises as above, and
+        NotFound for a tenant that has no index yet."""
+        generation = self.store.newest_generation(tenant.id) + 1
+        await asyncio.to_thread(self.open, tenant)
+        previous = tenant.snapshot
+        if previous is None:
+            raise NotFound("snapshot", tenant.id)
+        behaviour = None if learned is None else await asyncio.to_thread(self.store.models.read, tenant.id, learned)
+        contents = await asyncio.to_thread(rejoined, previous, behaviour)
+        tenant.learned, tenant.behaviour = learned, behaviour
+        return await self._publish(tenant, generation, previous.version, contents)
 
     async def _apply(
         self, tenant: Tenant, generation: int, changes: Changes, contents: Contents, *, covered: int | None
@@ -103,7 +132,7 @@ class Rebuild:
         """
         done, shown = 0, len(contents.fresh)
         async for videos in changes.chunks():
-            rows, gone = await self._rows(tenant.id, videos)
+            rows, gone = await self._rows(tenant, videos)
             contents = await asyncio.to_thread(contents.changed, rows, gone)
             done += len(videos)
             self.on_progress(tenant.id, done, len(changes.items))
@@ -115,15 +144,25 @@ class Rebuild:
         if tenant.fold is None and contents.wants_fold(fold_min_items=self.settings.fold_min_items):
             tenant.fold = asyncio.create_task(asyncio.to_thread(fold, self.store, snapshot))
 
-    async def _rows(self, tenant: str, videos: Sequence[Video]) -> tuple[Rows, Items]:
-        """(rows of what can be served, item numbers of what cannot: removed, drafts, quarantined)."""
+    def _dim(self, tenant: Tenant) -> int:
+        return self.embedder.dim if tenant.behaviour is None else tenant.behaviour.dim
+
+    async def _rows(self, tenant: Tenant, videos: Sequence[Video]) -> tuple[Rows, Items]:
+        """(rows of what can be served or was lately, item numbers of the rest: removed, drafts, quarantined)."""
         published = [video for video in videos if video.status == "published"]
         vectors, failed = await self.embedder.embed(published)
-        await self._quarantine(tenant, published, failed)
-        served = [video for video in published if video.item in vectors]
-        stacked = np.array([vectors[video.item] for video in served], np.float32).reshape(-1, self.embedder.dim)
+        await self._quarantine(tenant.id, published, failed)
+        departed = [video for video in videos if video.status == "removed"]
+        vectors |= await self.embedder.known(departed)
+        kept = [
+            *(video for video in published if video.item in vectors),
+            *(departing(video) for video in departed if video.item in vectors),
+        ]
+        stacked = np.array([vectors[video.item] for video in kept], np.float32).reshape(-1, self.embedder.dim)
+        if tenant.behaviour is not None:
+            stacked = tenant.behaviour.joined(np.array([video.item for video in kept], np.uint32), stacked)
         gone = [video.item for video in videos if video.item not in vectors]
-        return await asyncio.to_thread(Rows.from_videos, served, stacked), np.array(gone, np.uint32)
+        return await asyncio.to_thread(Rows.from_videos, kept, stacked), np.array(gone, np.uint32)
 
     async def _quarantine(self, tenant: str, videos: Sequence[Video], failed: dict[int, str]) -> None:
         """Note which videos have no vector and why, and which have one again."""
@@ -143,8 +182,9 @@ class Rebuild:
             generation=generation,
             version=version,
             model=self.embedder.model_id,
-            dim=self.embedder.dim,
+            dim=self._dim(tenant),
             created_s=int(time.time()),
+            learned=tenant.learned,
         )
         manifest = await asyncio.to_thread(contents.write, self.store, facts)
         # Opened, so read back and verified, before anybody is told of it.
@@ -152,7 +192,13 @@ class Rebuild:
         pointer = await asyncio.to_thread(self.store.publish, manifest)
         tenant.shows(pointer, manifest, snapshot)
         if tenant.fold is None:  # a folded base that waits for its publish is named by no generation yet
-            await asyncio.to_thread(self.store.sweep, tenant.id, now_s=time.time())
+            await asyncio.to_thread(
+                self.store.sweep,
+                tenant.id,
+                now_s=time.time(),
+                keep_s=KEPT_S,
+                keep_bytes=self.settings.kept_mb * 1e6,
+            )
         log.info(
             "published",
             tenant=tenant.id,
@@ -165,7 +211,7 @@ class Rebuild:
         )
         return snapshot
 
-    def _open(self, tenant: Tenant) -> None:
+    def open(self, tenant: Tenant) -> None:
         """Have the newest published snapshot open; none if there is none or its files are damaged."""
         try:
             pointer = self.store.pointer(tenant.id)

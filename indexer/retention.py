@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -15,6 +15,7 @@ from retrieval.keys import PERSONAL
 SCAN_COUNT = 1000
 
 
+@final
 @dataclass(frozen=True)
 class Report:
     """How the signals are. What must be: age <= 90 days, no key without expiry, nothing damaged, little waiting.

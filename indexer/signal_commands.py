@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
+from indexer import telemetry
 from indexer.rebuild_journals import rebuild_journals
 from indexer.settings import IndexerSettings
 from indexer.signal_loop import SignalLoop, opened_signals, run_signals
@@ -77,7 +78,7 @@ async def _run() -> None:
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     engine = connect(settings.database_url)
     try:
-        await run_signals(settings, Leases(engine), _holder(), stop)
+        await run_signals(settings, Leases(engine), _holder(), stop, telemetry.serve(settings).of)
     finally:
         await engine.dispose()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,10 +15,11 @@ from redis.asyncio import Redis
 
 from indexer.retention import Report
 from indexer.settings import IndexerSettings
-from indexer.signals import Signals
+from indexer.signals import Backlog, Signals
 from retrieval.archive import Archive
 from retrieval.errors import FeedError, LeaseLost, StoreUnavailable
 from retrieval.leases import Leases
+from retrieval.recent import Recent
 
 log = structlog.get_logger("indexer")
 
@@ -26,15 +27,25 @@ LEASE: Final = "signals"
 IDLE_S: Final = 0.25
 RETRY_S: Final = 1.0
 REDIS_TIMEOUT_S: Final = 10.0
+LOOK_EVERY_S: Final = 2.0
+RECENT_EVERY_S: Final = 300.0
 
 
 @dataclass
 class SignalLoop:
-    """Runs `Signals` while it holds the lease, again and again. `holder` names this process."""
+    """Runs `Signals` while it holds the lease, again and again. `holder` names this process.
+
+    How things are, for whoever watches: `working` while it holds the lease, and what was last seen of the rest.
+    """
 
     signals: Signals
     leases: Leases
     holder: str
+    working: bool = False
+    backlog: Backlog | None = None
+    recent: Sequence[Recent] = ()
+    report: Report | None = None
+    reported_s: float = 0.0
     _due_s: dict[str, float] = field(default_factory=dict)
     _hour: int = 0
 
@@ -70,11 +81,13 @@ class SignalLoop:
         renewing = asyncio.create_task(self._renew(token))
         try:
             await self.signals.start()
+            self.working = True
             while not stop.is_set() and not renewing.done():
                 await self._step()
                 await _pause(stop, IDLE_S)
             await self.signals.flush()
         finally:
+            self.working = False
             renewing.cancel()
             await self._release(token)
 
@@ -90,8 +103,12 @@ class SignalLoop:
         if self._due("publish", settings.signals_publish_s):
             await signals.publish()
         if self._due("retain", settings.retention_every_s):
-            report = await signals.retain()
-            log.info("retained", **report.as_dict())
+            self.report, self.reported_s = await signals.retain(), signals.clock()
+            log.info("retained", **self.report.as_dict())
+        if self._due("look", LOOK_EVERY_S):
+            self.backlog = await signals.backlog()
+        if self._due("recent", RECENT_EVERY_S):
+            self.recent = await signals.recent()
 
     def _due(self, name: str, every_s: float) -> bool:
         now_s = time.monotonic()
@@ -130,11 +147,21 @@ async def opened_signals(settings: IndexerSettings, leases: Leases, holder: str)
         await redis.aclose()
 
 
-async def run_signals(settings: IndexerSettings, leases: Leases, holder: str, stop: asyncio.Event) -> None:
-    """Open and run the loop until `stop`. An archive that cannot be opened is tried again, and stops nobody else."""
+async def run_signals(
+    settings: IndexerSettings,
+    leases: Leases,
+    holder: str,
+    stop: asyncio.Event,
+    opened: Callable[[SignalLoop], None] = lambda _loop: None,
+) -> None:
+    """Open and run the loop until `stop`. An archive that cannot be opened is tried again, and stops nobody else.
+
+    `opened` is told of each loop before it runs.
+    """
     while not stop.is_set():
         try:
             async with opened_signals(settings, leases, holder) as loop:
+                opened(loop)
                 await loop.run(stop)
         except (FeedError, OSError) as error:
             log.warning("archive_unavailable", error=str(error))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, final
 
 import structlog
 from redis.asyncio import Redis
@@ -21,39 +21,60 @@ from indexer.counting import Counting, served_items, users_of
 from indexer.retention import Report, keys_without_expiry, trim_journals
 from indexer.settings import IndexerSettings
 from retrieval.archive import EVENTS, SERVES, Archive
-from retrieval.counters import HOUR_S, WINDOWS_H, Counters, Counts, added, windows_of
+from retrieval.counters import EXPIRY_S, HOUR_S, KEPT_H, Before, Counters, Counts, Windows, added, folded, windows_of
 from retrieval.erasure import Erasure, Erasures
 from retrieval.errors import LeaseLost
 from retrieval.journal import Journals
+from retrieval.popularity_log import PopularityLog
+from retrieval.recent import Recent, recent
 from retrieval.tail import ENTRIES_A_SHARD, Entry, Event, Row, Tail
 
 log = structlog.get_logger("indexer")
 
 COUNTED: Final = "counters"
 JOURNALS_AT_ONCE: Final = 500
+RECENT_S: Final = 900
+
+
+@final
+@dataclass(frozen=True)
+class Backlog:
+    """What is still to be done: entries of the stream, age of the oldest of them, erasures, age of the oldest of
+    those. Ages in seconds, 0 when nothing waits."""
+
+    entries: int
+    oldest_entry_s: float
+    erasures: int
+    oldest_erasure_s: float
 
 
 @dataclass
 class Signals:
-    """The work on signals. `clock` gives unix seconds. Call `start` first, and again after an error."""
+    """The work on signals. `clock` gives unix seconds. Call `start` first, and again after an error.
+
+    `archived` rows, `counting` and `published_s` (when popularity was last worked out) are for whoever watches.
+    """
 
     redis: Redis
     archive: Archive
     settings: IndexerSettings
     clock: Callable[[], float] = time.time
     archived: int = 0
-    _counting: Counting = field(default_factory=Counting)
+    counting: Counting = field(default_factory=Counting)
+    published_s: float = 0.0
     _places: dict[str, dict[int, int]] = field(default_factory=dict)
     _read_to: dict[int, int] = field(default_factory=dict)
     _waiting: list[Entry] = field(default_factory=list)
     _hours: dict[str, dict[int, Counts]] = field(default_factory=dict)
     _stale: set[str] = field(default_factory=set)
+    _before: dict[str, Before] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tail = Tail(self.redis)
         self.counters = Counters(self.redis)
         self.journals = Journals(self.redis)
         self.erasures = Erasures(self.redis)
+        self.versions = PopularityLog(self.settings.snapshot_dir)
 
     async def start(self) -> None:
         """Find out how far everything is. Raises StoreUnavailable."""
@@ -66,6 +87,7 @@ class Signals:
         self._read_to = {shard: min(places.get(shard, 0) for places in self._places.values()) for shard in shards}
         self._waiting.clear()
         self._hours.clear()
+        self._before.clear()
         self._stale = await self.counters.tenants()
 
     async def read(self) -> int:
@@ -105,11 +127,33 @@ class Signals:
         now_hour = int(self.clock()) // HOUR_S
         for tenant in sorted(self._stale):
             hours = await self._hours_of(tenant, now_hour)
-            for old in [hour for hour in hours if now_hour - hour >= max(WINDOWS_H)]:
-                del hours[old]
-            windows = await asyncio.to_thread(windows_of, hours, now_hour=now_hour)
+            before = await self._folded(tenant, hours, up_to=now_hour - KEPT_H)
+            windows = await asyncio.to_thread(windows_of, hours, now_hour=now_hour, before=before)
+            await asyncio.to_thread(self._keep, tenant, windows)
             await self.counters.publish(tenant, windows)
         self._stale.clear()
+        self.published_s = self.clock()
+
+    def _keep(self, tenant: str, windows: Windows) -> None:
+        """Without it some pages cannot be replayed, which is no reason to rank by what was popular yesterday."""
+        try:
+            self.versions.keep(tenant, windows, now_s=self.clock())
+        except OSError as error:
+            log.warning("popularity_not_kept", tenant=tenant, error=str(error))
+
+    async def backlog(self) -> Backlog:
+        """What is still to be done. Raises StoreUnavailable."""
+        now_s, oldest_ms, erasures = self.clock(), await self.tail.oldest_ms(), await self.erasures.pending()
+        return Backlog(
+            entries=await self.tail.backlog(),
+            oldest_entry_s=0.0 if oldest_ms is None else max(now_s - oldest_ms / 1000, 0.0),
+            erasures=len(erasures),
+            oldest_erasure_s=max(now_s - erasures[0].asked_s, 0.0) if erasures else 0.0,
+        )
+
+    async def recent(self) -> Sequence[Recent]:
+        """What became of the pages of the last minutes. Raises StoreUnavailable."""
+        return await asyncio.to_thread(recent, self.archive, since_s=int(self.clock()) - RECENT_S)
 
     async def erase(self) -> int:
         """Do the erasures that were asked for; how many are done. Raises StoreUnavailable, LeaseLost."""
@@ -177,8 +221,8 @@ class Signals:
         if not entries:
             return
         events = [event for entry in entries for event in entry.events]
-        self._counting.note(entry.serve for entry in entries if entry.serve is not None)
-        sums = self._counting.counted(events, await self._served(events))
+        self.counting.note(entry.serve for entry in entries if entry.serve is not None)
+        sums = self.counting.counted(events, await self._served(events))
         now_hour = int(self.clock()) // HOUR_S
         changed = {}
         for (tenant, hour), (items, values) in sums.items():
@@ -206,10 +250,21 @@ class Signals:
 
     async def _hours_of(self, tenant: str, now_hour: int) -> dict[int, Counts]:
         if tenant not in self._hours:
-            wanted = range(now_hour - max(WINDOWS_H) + 1, now_hour + 1)
+            wanted = range(now_hour - EXPIRY_S // HOUR_S + 1, now_hour + 1)
             found = await self.counters.hours(tenant, list(wanted))
             self._hours[tenant] = {hour: counts for hour, counts in found.items() if len(counts)}
         return self._hours[tenant]
+
+    async def _folded(self, tenant: str, hours: dict[int, Counts], *, up_to: int) -> Before:
+        """What was counted before the hours that are kept; hours up to then are added to it and leave `hours`."""
+        before = self._before.get(tenant) or await self.counters.before(tenant)
+        if old := [hour for hour in hours if hour <= up_to]:
+            before = await asyncio.to_thread(folded, before, hours, up_to=up_to)
+            await self.counters.keep_before(tenant, before)
+            for hour in old:
+                del hours[hour]
+        self._before[tenant] = before
+        return before
 
     def _place(self, destination: str, shard: int) -> int:
         return self._places[destination].get(shard, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from retrieval.store import Manifest, Store
 
 @dataclass(frozen=True)
 class TenantStatus:
-    """One tenant. `lag_s`: how long the oldest change that is not published has been waiting; 0 when there is none."""
+    """One tenant. `lag_s`: how long the oldest change that is not published has been waiting; 0 when there is none.
+
+    `published_s`: when the published snapshot was made, unix seconds. `index_bytes`: what its snapshots take on disk.
+    """
 
     tenant: str
     items: int
@@ -25,6 +29,8 @@ class TenantStatus:
     published: int | None
     generation: int
     model: str
+    published_s: int | None
+    index_bytes: int
     lag_s: float
     last_error: str
     stale: bool
@@ -64,10 +70,21 @@ async def _of(
         published=manifest.version if manifest else None,
         generation=manifest.generation if manifest else 0,
         model=manifest.model if manifest else "",
+        published_s=manifest.created_s if manifest else None,
+        index_bytes=_bytes_below(store.root / tenant),
         lag_s=lag_s,
         last_error=error,
         stale=manifest is None or lag_s > stale_s,
     )
+
+
+def _bytes_below(folder: Path) -> int:
+    """Size of all files; one that goes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def record_failure(store: Store, tenant: str, error: BaseException) -> None:

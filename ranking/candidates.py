@@ -66,8 +66,8 @@ class Candidates:
     item: UInt32
     """The tenant's permanent item number; ties of the score break by it."""
     similarity: Float32
-    """How near it is to the nearest interest: the cosine, -1..1, or where a model of behaviour was learned, how rare it is
-    to be so near, 0..1. 0 without a taste."""
+    """How near it is to the nearest interest: the cosine, -1..1, or where a model of behaviour was learned, how rare it
+    is to be so near, 0..1. 0 without a taste."""
     negative: Float32
     """Cosine to the rejected taste, -1..1; 0 without one."""
     popularity: Float32

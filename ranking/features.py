@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from ranking.candidates import Candidates
-from ranking.columns import Float32, Int64, UInt64
+from ranking.columns import Float32, Int64, UInt32, UInt64
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, UNKNOWN
 from ranking.schema import whole
@@ -33,7 +33,7 @@ Feature = Callable[[Candidates, Context, HalfLives], Float32]
 
 
 def similarity(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
-    """Cosine to the nearest interest; what points away from all of them is 0, not less."""
+    """How near it is to the nearest interest; what points away from all of them is 0, not less."""
     return _unit(candidates.similarity)
 
 
@@ -43,13 +43,18 @@ def freshness(candidates: Candidates, context: Context, half_lives: HalfLives) -
 
 
 def popularity(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
-    """Engagement in all windows, as retrieval smoothed it."""
+    """Engagement of about a week, as retrieval smoothed it."""
     return _unit(candidates.popularity)
 
 
 def trending(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
-    """More engagement than usual just now, as retrieval measured it."""
+    """Engagement of about a day, as retrieval smoothed it."""
     return _unit(candidates.trending)
+
+
+def evergreen(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
+    """Engagement of about half a year, as retrieval smoothed it."""
+    return _unit(candidates.evergreen)
 
 
 def affinity_creator(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
@@ -96,12 +101,16 @@ def served(candidates: Candidates, context: Context, half_lives: HalfLives) -> F
 
 
 def exploration(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
-    """Even noise from (seed, item): another seed is another mix, the same seed the same order for ever.
+    """Even noise from (seed, item): another seed is another mix, the same seed the same order for ever."""
+    return lots(candidates.item, context.seed)
+
+
+def lots(items: UInt32, seed: int) -> Float32:
+    """Return float32[n] in [0, 1): what each item draws under a seed.
 
     Integer hashing by multiply and shift, as in the finaliser of MurmurHash3 (Appleby, public domain).
     """
-    seed = context.seed * 0x9E37_79B9 & 0xFFFF_FFFF
-    bits = (candidates.item ^ np.uint32(seed)) * np.uint32(0x85EB_CA6B)
+    bits = (items ^ np.uint32(seed * 0x9E37_79B9 & 0xFFFF_FFFF)) * np.uint32(0x85EB_CA6B)
     bits ^= bits >> np.uint32(13)
     bits *= np.uint32(0xC2B2_AE35)
     bits ^= bits >> np.uint32(16)
@@ -114,6 +123,7 @@ FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
         "freshness": freshness,
         "popularity": popularity,
         "trending": trending,
+        "evergreen": evergreen,
         "affinity_creator": affinity_creator,
         "affinity_category": affinity_category,
         "hint_match": hint_match,
@@ -129,6 +139,7 @@ DEFAULT_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
         "freshness": 0.2,
         "popularity": 0.3,
         "trending": 0.15,
+        "evergreen": 0.1,
         "affinity_creator": 0.2,
         "affinity_category": 0.15,
         "hint_match": 0.15,

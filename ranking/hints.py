@@ -65,6 +65,24 @@ def language_code(text: str) -> int:
     return _LANGUAGE_CODES.get(text.lower(), UNKNOWN)
 
 
+def age_ceiling(band: str) -> int:
+    """The highest minimum age that somebody of this band may be shown, 18 without a band.
+
+    A band on no list is the youngest: a host app that sends one meant to protect somebody.
+    """
+    return AGE_BANDS.get(band, min(AGE_BANDS.values())) if band else max(AGE_BANDS.values())
+
+
+def language_of(code: int) -> str:
+    """The language of a code, "" for -1: what is written down, because a code means nothing without this table."""
+    return "" if code < 0 else LANGUAGES[code]
+
+
+def country_of(code: int) -> str:
+    """The country of a code, "" for -1."""
+    return "" if code < 0 else COUNTRIES[code]
+
+
 def country_code(text: str) -> int:
     """Return the code of an ISO 3166-1 alpha-2 country, in either case; -1 if it is not one."""
     return _COUNTRY_CODES.get(text.upper(), UNKNOWN)

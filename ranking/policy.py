@@ -1,13 +1,14 @@
 """Policy: everything a tenant's content team decides, resolved from layers and validated whole.
 
-    built-in default < global < tenant < experiment arm
+    built-in default < learned < global < tenant < experiment arm
 
 A key that a layer does not give is inherited. Rules are not inherited but added up. Two things a lower layer can never
-do: loosen what is marked as tightening only, and change a key that the global layer locked.
+do: loosen what is marked as tightening only, and change a key that the global layer locked. What a model of a tenant's
+own past has learned comes with the tenant's snapshot and fills in where no person has decided (`with_learned`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -65,7 +66,7 @@ class Diversity:
 class Explore:
     """Room for what nobody knows yet."""
 
-    share: float = number(0.05, 0.0, 0.2)
+    share: float = number(0.02, 0.0, 0.2)
     """Part of the page for items that only the explore source brought."""
 
 
@@ -83,6 +84,15 @@ class Taste:
     """Cosine from which two liked items are one interest; talks on one topic are above it with the default model."""
     recent_signals: int = whole(64, 1, 256)
     """The newest signals that count."""
+    newer_half: float = number(0.0, 0.0, 1000.0)
+    """After so many newer items one counts half, while the session lasts; after it, its age alone counts. 0: always."""
+    doubt: float = number(0.0, 0.0, 100.0)
+    """So many liked items make a taste half certain, and similarity count half; 0: any taste is certain."""
+    stale: float = number(1.0, 0.0, 1.0)
+    """What is left of that certainty for somebody who comes back after their session is over."""
+    behaviour: float = number(0.5, 0.0, 1.0)
+    """Share of what others watched along with an item in what counts as near it, where that was learned; the rest is
+    the text's."""
     push: float = number(0.5, 0.0, 1.0)
     """How much of an interest's overlap with what was rejected is taken out of it."""
     seen_days: float = number(90.0, 0.0, 90.0)
@@ -116,6 +126,9 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
 
 TIGHTEN_ONLY: Final = frozenset({"/limits/max_age", "/limits/promoted_percent"})
 DEFAULT: Final = "default"
+LEARNED: Final = "learned"
+LEARNABLE: Final = ("weights", "sources", "taste")
+"""Sections that may be learned: how to personalise, and nothing that protects or limits."""
 GLOBAL: Final = "global"
 _WEIGHT: Final = Bounds(-10.0, 10.0, whole=False)
 _TABLES: Final[Mapping[str, Mapping[str, Bounds]]] = MappingProxyType(
@@ -198,6 +211,32 @@ def resolve(layers: Sequence[Layer] = ()) -> Policy:
         book=book,
         provenance=MappingProxyType(provenance),
         **sections,
+    )
+
+
+def with_learned(policy: Policy, document: Mapping[str, Mapping[str, float]]) -> Policy:
+    """Return the policy with what was learned in place of built-in defaults; what a person has set stays.
+
+    document: LEARNABLE section -> key -> value. Raises PolicyError when it is not that.
+    """
+    problems: list[Problem] = []
+    read_object(document, LEARNABLE, "", problems)
+    given = _read_layer(LEARNED, document, problems).values
+    if problems:
+        raise PolicyError(problems)
+    taken = {pointer: value for pointer, value in given.items() if policy.provenance[pointer] == DEFAULT}
+    changed: dict[str, dict[str, Any]] = {section: {} for section in LEARNABLE}
+    for pointer, value in taken.items():
+        _, section, key = pointer.split("/")
+        changed[section][key] = value
+    weights = MappingProxyType({**policy.weights, **changed["weights"]})
+    return replace(
+        policy,
+        weights=weights,
+        weight_row=np.array(list(weights.values()), np.float32),
+        sources=replace(policy.sources, **changed["sources"]),
+        taste=replace(policy.taste, **changed["taste"]),
+        provenance=MappingProxyType({**policy.provenance, **dict.fromkeys(taken, LEARNED)}),
     )
 
 

@@ -1,12 +1,13 @@
 """The archive: every accepted event and every logged page, 90 days, as two Delta tables.
 
     events   date tenant user_key event_id signal item at_s received_s value request_id position
-    serves   date tenant user_key request_id at_s mode surface generation policy_version seed journal_position items
+    serves   date, then the fields of `retrieval.stream.Serve`
 
 Both are partitioned by `date`, the day of `at_s` (UTC), and join on `request_id`; `items` is a list of {item, position,
-reason, score, propensity}. A commit carries how far each shard of the stream was archived (Delta's application
-transactions), so rows and place in the stream are written in one step: after a crash nothing is lost and nothing is
-there twice, and a second writer that began from the same place is refused.
+reason, score, propensity}. A table made by an older version gets the columns it lacks. A commit carries how far each
+shard of the stream was archived (Delta's application transactions), so rows and place in the stream are written in one
+step: after a crash nothing is lost and nothing is there twice, and a second writer that began from the same place is
+refused.
 
 Whatever is deleted is gone from the disk when the call returns: old data files and the old versions that named them.
 Delta's own statistics leave out the columns about users, because they are copied into the table's log.
@@ -33,10 +34,11 @@ from deltalake import (
     WriterProperties,
     write_deltalake,
 )
+from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
 from retrieval.errors import LeaseLost, StoreUnavailable
-from retrieval.journal import DAY_S, LATE_S, RETENTION_S
+from retrieval.journal import DAY_S, RETENTION_S
 from retrieval.keys import SHARDS
 
 EVENTS: Final = "events"
@@ -79,6 +81,15 @@ COLUMNS: Final[Mapping[str, tuple[Field, ...]]] = {
         Field("policy_version", _TEXT),
         Field("seed", _LONG),
         Field("journal_position", _LONG),
+        Field("language", _TEXT),
+        Field("country", _TEXT),
+        Field("age_band", _TEXT),
+        Field("max_age", _WHOLE),
+        Field("wanted", _WHOLE),
+        Field("popularity", _TEXT),
+        Field("down", DataType.list(Field("item", _WHOLE))),
+        Field("chain", _TEXT),
+        Field("degraded", DataType.list(Field("item", _TEXT))),
         Field("items", _ITEMS),
     ),
 }
@@ -101,6 +112,9 @@ FILE_ROWS: Final = 25_000
 FILES_A_DAY: Final = 64
 """A compacted day has files of FILE_ROWS rows, or so many files if that would be more: erasing a user rewrites the
 files that hold them, one a day, and no others."""
+PAGE_LIFE_S: Final = 2 * 3600
+"""Events about a page that is older than this are taken to have none: a list can be scrolled for an hour. Without such
+a limit, finding the pages of an hour's events would mean to read the pages of a week."""
 USERS_AT_ONCE: Final = 200
 ORPHANED_H: Final = 1
 MANY_FILES: Final = 8
@@ -118,6 +132,7 @@ class Archive:
         self.url = url.rstrip("/")
         self.options = dict(storage_options or {})
         self._tables = {name: self._open(name) for name in COLUMNS}
+        self._known: dict[str, tuple[int, dict[int, int]]] = {}
 
     def table(self, name: str) -> DeltaTable:
         """A table itself, for what this class does not do."""
@@ -127,8 +142,7 @@ class Archive:
         """How far each shard of the stream is in the table: shard -> position."""
         with _translated():
             self._tables[table].update_incremental()
-            found = {shard: self._tables[table].transaction_version(_writer_of(shard)) for shard in range(SHARDS)}
-        return {shard: position for shard, position in found.items() if position is not None}
+            return dict(self._places(table))
 
     def append(
         self, table: str, rows: Sequence[tuple[Any, ...]], *, after: Mapping[int, int], positions: Mapping[int, int]
@@ -140,8 +154,8 @@ class Archive:
         """
         marks = [Transaction(_writer_of(shard), position) for shard, position in positions.items()]
         with _translated():
-            known = {shard: self._tables[table].transaction_version(_writer_of(shard)) for shard in positions}
-            if any((known[shard] or 0) != after.get(shard, 0) for shard in positions):
+            version, known = self._tables[table].version(), self._places(table)
+            if any(known.get(shard, 0) != after.get(shard, 0) for shard in positions):
                 raise LeaseLost(f"another process has written to the table {table}")
             # A writer that is faster from here on makes this commit fail: both name the same shards.
             write_deltalake(
@@ -151,6 +165,8 @@ class Archive:
                 writer_properties=_WRITER,
                 commit_properties=CommitProperties(app_transactions=marks),
             )
+            if self._tables[table].version() == version + 1:  # nobody else has written in between
+                self._known[table] = version + 1, {**known, **positions}
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Rows of a SELECT over `events` and `serves`, as dictionaries. Raises StoreUnavailable."""
@@ -181,10 +197,11 @@ class Archive:
 
         What is missing: events that name no request, pages left out by sampling, ids somebody made up.
         """
-        day = _day(since_s - LATE_S).isoformat()
+        first_s = int(since_s) - PAGE_LIFE_S
+        pages = f"date >= '{_day(first_s).isoformat()}' AND at_s >= {first_s}"
         (found,) = self.query(
             "SELECT count(*) AS events, count(s.request_id) AS joined FROM events e LEFT JOIN "  # noqa: S608 - days, a number
-            f"(SELECT DISTINCT request_id FROM serves WHERE date >= '{day}') s ON e.request_id = s.request_id "
+            f"(SELECT DISTINCT request_id FROM serves WHERE {pages}) s ON e.request_id = s.request_id "
             f"WHERE e.date >= '{_day(since_s).isoformat()}' AND e.at_s >= {int(since_s)}"
         )
         return found["joined"] / found["events"] if found["events"] else None
@@ -272,6 +289,16 @@ class Archive:
                 writer_properties=_WRITER,
             )
 
+    def _places(self, table: str) -> Mapping[int, int]:
+        """Place of each shard in the version that is loaded. The log is asked once per version that another wrote: for
+        64 shards in object storage that is hundreds of requests."""
+        version, (known_version, known) = self._tables[table].version(), self._known.get(table, (-1, {}))
+        if version != known_version:
+            found = {shard: self._tables[table].transaction_version(_writer_of(shard)) for shard in range(SHARDS)}
+            known = {shard: position for shard, position in found.items() if position is not None}
+            self._known[table] = version, known
+        return known
+
     def _select(self, sql: str) -> Any:
         builder = QueryBuilder()
         for name, table in self._tables.items():
@@ -281,7 +308,7 @@ class Archive:
 
     def _open(self, name: str) -> DeltaTable:
         with _translated():
-            return DeltaTable.create(
+            table = DeltaTable.create(
                 f"{self.url}/{name}",
                 Schema(list(COLUMNS[name])),
                 mode="ignore",
@@ -289,6 +316,11 @@ class Archive:
                 configuration=_FACTS,
                 storage_options=self.options,
             )
+            known = {one.name for one in table.schema().fields}
+            missing = [one for one in COLUMNS[name] if one.name not in known]
+            if missing:
+                table.alter.add_columns(DeltaSchema.from_arrow(Schema(missing)).fields)
+            return table
 
 
 class _translated:  # noqa: N801 - reads as a phrase: with _translated()
@@ -310,7 +342,8 @@ def _day(at_s: int) -> date:
     return datetime.fromtimestamp(at_s, UTC).date()
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as it stands in a statement."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -318,9 +351,9 @@ def _any_of(users: Sequence[tuple[str, str]]) -> str:
     """A condition for the rows of any of the users."""
     keys_of: dict[str, list[str]] = defaultdict(list)
     for tenant, user_key in users:
-        keys_of[tenant].append(_quoted(user_key))
+        keys_of[tenant].append(quoted(user_key))
     return " OR ".join(
-        f"(tenant = {_quoted(tenant)} AND user_key IN ({', '.join(found)}))" for tenant, found in keys_of.items()
+        f"(tenant = {quoted(tenant)} AND user_key IN ({', '.join(found)}))" for tenant, found in keys_of.items()
     )
 
 
@@ -339,13 +372,19 @@ def _batch(table: str, rows: Sequence[tuple[Any, ...]]) -> RecordBatch:
 
 
 def _column(field: Field, values: list[Any]) -> Array:
-    if field.name != "items":
+    if field.type.value_field is None:
         return Array(values, type=field.type)
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(each) for each in values], out=offsets[1:])
-    columns = list(zip(*(item for each in values for item in each), strict=True)) or [()] * len(ITEM_FIELDS)
+    flat = [one for each in values for one in each]
+    elements = _items(flat) if field.name == "items" else Array(flat, type=field.type.value_field.type)
+    return list_array(Array(offsets), elements, type=field.type)
+
+
+def _items(flat: list[tuple[Any, ...]]) -> Array:
+    columns = list(zip(*flat, strict=True)) or [()] * len(ITEM_FIELDS)
     parts = [Array(list(column), type=part.type) for part, column in zip(ITEM_FIELDS, columns, strict=True)]
-    return list_array(Array(offsets), struct_array(parts, fields=list(ITEM_FIELDS)), type=field.type)
+    return struct_array(parts, fields=list(ITEM_FIELDS))
 
 
 def _partitions(table: DeltaTable) -> list[tuple[date, list[int], int]]:

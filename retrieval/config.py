@@ -37,6 +37,13 @@ class Config:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     policy_versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def refused(self) -> list[str]:
+        """Tenants whose published policy is malformed: the last good one is in effect."""
+        return [
+            tenant for tenant, version in self.policy_versions.items() if version != _published(self.bodies, tenant)
+        ]
+
 
 async def load(engine: AsyncEngine, previous: Config) -> Config:
     """The configuration in SQL now, or `previous` itself if nothing has changed. Raises StoreUnavailable."""
@@ -104,17 +111,25 @@ def _config(
 def _policy(tenant: str, bodies: Mapping[str, tuple[int, dict[str, Any]]], previous: Config) -> tuple[Policy, str]:
     """(policy, its version) of a tenant: built-in default < global < its own. A malformed one never takes effect: the
     last good one stays."""
-    global_version, global_body = bodies.get(GLOBAL, (0, {}))
-    own_version, own_body = bodies.get(tenant, (0, {}))
-    version = f"{global_version}.{own_version}"
+    version = _published(bodies, tenant)
     # The bodies too: another database (a restored one, a new one beside an old copy) counts its versions afresh.
     same = all(bodies.get(layer) == previous.bodies.get(layer) for layer in (GLOBAL, tenant))
     if same and previous.policy_versions.get(tenant) == version:
         return previous.policies[tenant], version
     try:
-        return resolve([Layer(GLOBAL_LAYER, global_body), Layer("tenant", own_body)]), version
+        layers = [Layer(GLOBAL_LAYER, _layer(bodies, GLOBAL)[1]), Layer("tenant", _layer(bodies, tenant)[1])]
+        return resolve(layers), version
     except PolicyError as error:
         log.error("policy_malformed", tenant=tenant, version=version, problems=len(error.problems))
         if tenant in previous.policies:
             return previous.policies[tenant], previous.policy_versions[tenant]
         return resolve(), "0.0"
+
+
+def _published(bodies: Mapping[str, tuple[int, dict[str, Any]]], tenant: str) -> str:
+    """The version of a tenant's policy as it was published: "GLOBAL.OWN"."""
+    return f"{_layer(bodies, GLOBAL)[0]}.{_layer(bodies, tenant)[0]}"
+
+
+def _layer(bodies: Mapping[str, tuple[int, dict[str, Any]]], scope: str) -> tuple[int, dict[str, Any]]:
+    return bodies.get(scope, (0, {}))

@@ -1,12 +1,17 @@
-"""Engagement counters: how often each item was shown and how it was taken, per tenant and window (1 h, 24 h, 7 d).
+"""Engagement counters: how often each item was shown and how it was taken, per tenant and fading window.
 
 The indexer counts what it archives (`indexer/signals.py`) into one value per tenant and hour, and adds the hours up to
 one value per tenant, which each worker reads about every ten seconds: no index rebuild. Counting is exactly once: the
 hours and the place in the stream they were counted to are written in one step, and refused when somebody else counted
 on from the same place.
 
-Popularity is a smoothed rate of engagement, scaled by rank: with few impressions an item is drawn to the tenant's
-mean, so that one like of one view is not the top of the feed.
+A window has no edge: what was counted weighs half as much after each of HALF_LIVES_H. So nothing falls out of it from
+one hour to the next, a quiet night leaves the order as it was, and hours that are a week old can be kept as one sum
+(`Before`). Which half-life tells what is popular differs between tenants; `indexer learn` finds it out
+(docs/decisions/0013-behaviour-and-fading-windows.md).
+
+Popularity is the logarithm of how much engagement there was, times a smoothed rate of it: with few impressions an item
+is drawn to the tenant's mean, so that one like of one view is not the top of the feed.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -29,17 +35,25 @@ T = TypeVar("T")
 
 HOUR_S: Final = 3600
 EXPIRY_S: Final = 8 * 86_400
+KEPT_H: Final = 168
+"""Hours that are kept one by one; older ones are added to `Before`."""
+BEFORE_EXPIRY_S: Final = 400 * 86_400
+MOST_BEFORE: Final = 50_000
+"""Items of which older counts are kept: those with most engagement."""
 PRIOR_IMPRESSIONS: Final = 20.0
 """An item counts as if it had been shown so often before with the tenant's mean result."""
-LATEST_HOUR: Final = 2.0
-"""In what is trending, the last hour counts so often again."""
+RATE: Final = 0.25
+"""How much the rate of engagement says beside its amount."""
+SPREAD: Final = 50.0
+"""Of an item with this share of the top's engagement (1 / SPREAD), the logarithm begins to count it as little."""
 
 MEASURES: Final = ("shown", "watched", "liked", "skipped")
 COUNTS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(MEASURES),))])
 """20 bytes: item number, sum of each of MEASURES. Rows are ordered by item."""
-WINDOWS_H: Final = (1, 24, 168)
-WINDOWS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(WINDOWS_H), len(MEASURES)))])
-"""52 bytes: item number, the sums of each of WINDOWS_H. Rows are ordered by item."""
+HALF_LIVES_H: Final = (24, 168, 4320)
+"""What is trending (a day), popular (a week), evergreen (half a year)."""
+WINDOWS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(HALF_LIVES_H), len(MEASURES)))])
+"""52 bytes: item number, the faded sums for each of HALF_LIVES_H. Rows are ordered by item."""
 
 COUNTED_AS: Final[Mapping[Signal, tuple[int, float]]] = MappingProxyType(
     {
@@ -82,22 +96,40 @@ Windows = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class Popularity:
-    """Per item number, float32[largest counted item + 1] in [0, 1]; items beyond were never counted: 0."""
+    """Per item number, in [0, 1]; what was never counted is 0.
 
-    popularity: npt.NDArray[np.float32]
-    trending: npt.NDArray[np.float32]
+    `version` names the counts it was made from; "" is none at all.
+    """
+
+    table: npt.NDArray[np.float32]
+    """float32[items + 1, 3]: trending, popularity, evergreen. The last row, of zeros, is everybody else's."""
+    version: str = ""
 
     @staticmethod
     def nothing() -> Popularity:
-        return Popularity(np.zeros(0, np.float32), np.zeros(0, np.float32))
+        return Popularity(np.zeros((1, len(HALF_LIVES_H)), np.float32))
 
-    def of(self, items: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """(popularity, trending) of the given items, float32[n] each."""
-        if not len(self.popularity):
-            return np.zeros(len(items), np.float32), np.zeros(len(items), np.float32)
-        known = items < len(self.popularity)
-        at = np.where(known, items, 0)
-        return self.popularity[at] * known, self.trending[at] * known
+    @staticmethod
+    def alike(values: npt.NDArray[np.float32], version: str = "") -> Popularity:
+        """The same float32[items] in every window."""
+        table = np.repeat(np.append(values, np.float32(0))[:, None], len(HALF_LIVES_H), axis=1)
+        return Popularity(table.astype(np.float32), version)
+
+    def of(self, items: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+        """float32[3, n]: trending, popularity and evergreen of the given items."""
+        return self.table.take(items, 0, mode="clip").T
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was counted up to and including `hour`, faded to it."""
+
+    hour: int
+    sums: Windows
+
+
+NOTHING_BEFORE: Final = Before(0, np.zeros(0, WINDOWS))
+_HOUR: Final = np.dtype("<i8")
 
 
 class Counters:
@@ -115,6 +147,18 @@ class Counters:
     async def publish(self, tenant: str, windows: Windows) -> None:
         """Let the service read `windows` from now on. Raises StoreUnavailable."""
         await _answered(self.redis.set(keys.windows(tenant), windows.tobytes(), ex=EXPIRY_S))
+
+    async def before(self, tenant: str) -> Before:
+        """What was counted in hours that are not kept one by one. Raises StoreUnavailable."""
+        content: Any = await _answered(self.redis.get(keys.before(tenant)))
+        if not content or len(content) < _HOUR.itemsize:
+            return NOTHING_BEFORE
+        return Before(int(np.frombuffer(content, _HOUR, 1)[0]), _parsed(content[_HOUR.itemsize :], WINDOWS))
+
+    async def keep_before(self, tenant: str, before: Before) -> None:
+        """Put this in its place. Whoever does it twice does the same. Raises StoreUnavailable."""
+        content = np.array([before.hour], _HOUR).tobytes() + before.sums.tobytes()
+        await _answered(self.redis.set(keys.before(tenant), content, ex=BEFORE_EXPIRY_S))
 
     async def tenants(self) -> set[str]:
         """Tenants of which something was counted or published in the last days. Raises StoreUnavailable."""
@@ -162,47 +206,66 @@ def added(before: Counts, items: npt.NDArray[np.uint32], sums: npt.NDArray[np.fl
     return total
 
 
-def windows_of(hours: Mapping[int, Counts], *, now_hour: int) -> Windows:
-    """Add hours up to the windows that end with `now_hour`. The running hour is part of each."""
-    latest = {hour: counts for hour, counts in hours.items() if now_hour - hour < max(WINDOWS_H)}
-    nothing = np.zeros(0, np.uint32)
-    items = np.unique(np.concatenate([nothing, *(counts["item"] for counts in latest.values())]))
+def windows_of(hours: Mapping[int, Counts], *, now_hour: int, before: Before = NOTHING_BEFORE) -> Windows:
+    """Everything counted up to now, faded to `now_hour`, the running hour whole.
+
+    Hours that `before` covers are left out: they are in it already.
+    """
+    later = {hour: counts for hour, counts in hours.items() if hour > before.hour}
+    items = np.unique(np.concatenate([before.sums["item"], *(counts["item"] for counts in later.values())]))
     windows = np.zeros(len(items), WINDOWS)
     windows["item"] = items
-    for hour, counts in latest.items():
+    windows["sums"][np.searchsorted(items, before.sums["item"])] = before.sums["sums"] * _left(now_hour - before.hour)
+    for hour, counts in later.items():
         rows = np.searchsorted(items, counts["item"])
-        for column, length_h in enumerate(WINDOWS_H):
-            if now_hour - hour < length_h:
-                windows["sums"][rows, column] += counts["sums"]
+        windows["sums"][rows] += counts["sums"][:, None, :] * _left(now_hour - hour)
     return windows
 
 
+def folded(before: Before, hours: Mapping[int, Counts], *, up_to: int) -> Before:
+    """`before` with the hours up to and including `up_to` added, of at most MOST_BEFORE items."""
+    old = {hour: counts for hour, counts in hours.items() if hour <= up_to}
+    sums = windows_of(old, now_hour=up_to, before=before)
+    if len(sums) > MOST_BEFORE:
+        engaged = sums["sums"][:, -1] @ WORTH
+        sums = sums[np.sort(np.argpartition(-engaged, MOST_BEFORE)[:MOST_BEFORE])]
+    return Before(up_to, sums)
+
+
 def popularity(windows: Windows) -> Popularity:
-    """Popularity over the last 7 days, and what is trending: the last 24 h, their last hour counted again."""
-    hour, day, week = (windows["sums"][:, column].astype(np.float64) for column in range(len(WINDOWS_H)))
+    """What is trending, popular and evergreen."""
     items = windows["item"]
-    size = int(items.max()) + 1 if len(items) else 0
-    dense = np.zeros((2, size), np.float32)
-    dense[0, items] = _rate_by_rank(week)
-    dense[1, items] = _rate_by_rank(day + LATEST_HOUR * hour)
-    return Popularity(dense[0], dense[1])
+    table = np.zeros((int(items.max()) + 2 if len(items) else 1, len(HALF_LIVES_H)), np.float32)
+    for column in range(len(HALF_LIVES_H)):
+        table[items, column] = scaled(windows["sums"][:, column])
+    return Popularity(table, version_of(windows))
 
 
-def _rate_by_rank(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Smoothed value per impression times how much was seen of it, as a rank in (0, 1] among counted items."""
+def version_of(windows: Windows) -> str:
+    """A name of these counts and no others: 16 hex digits, "" for none."""
+    return xxhash.xxh3_64_hexdigest(windows.tobytes()) if len(windows) else ""
+
+
+def scaled(sums: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """float32[n] in [0, 1] of sums float[n, MEASURES]: the logarithm of how many engaged beside the item with most,
+    times how good it was when shown, to the power RATE. The best is 1; fading all sums alike changes next to
+    nothing."""
+    sums = sums.astype(np.float64)
     value = np.maximum(sums @ WORTH, 0.0)
+    engaged = np.minimum(np.maximum(sums[:, 1], sums[:, 2]), value)  # who likes it has watched it; skips take away
     # An engagement without its impression event still was an impression.
     shown = np.maximum(sums[:, 0], np.minimum(value, 1.0))
-    ranked = np.zeros(len(sums), np.float32)
-    if not shown.any():
-        return ranked
+    if not engaged.any():
+        return np.zeros(len(sums), np.float32)
     mean = value.sum() / shown.sum()
-    rate = (value + PRIOR_IMPRESSIONS * mean) / (shown + PRIOR_IMPRESSIONS)
-    score = rate * np.log1p(value)
-    counted = np.flatnonzero(score > 0)
-    order = np.argsort(np.argsort(score[counted], kind="stable"), kind="stable")
-    ranked[counted] = (order + 1) / max(len(counted), 1)
-    return ranked
+    rate = (value + PRIOR_IMPRESSIONS * mean) / (shown + PRIOR_IMPRESSIONS) / mean
+    score = rate**RATE * np.log1p(SPREAD * engaged / engaged.max())
+    return np.asarray(score / score.max(), np.float32)
+
+
+def _left(age_h: int) -> npt.NDArray[np.float32]:
+    """float32[HALF_LIVES_H, 1]: what is left of a count after so many hours."""
+    return np.array([[0.5 ** (max(age_h, 0) / half_life_h)] for half_life_h in HALF_LIVES_H], np.float32)
 
 
 def _parsed(content: bytes | None, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:

@@ -102,7 +102,6 @@ class Erasures:
         day = now_s // DAY_S
         ids = [keys.taken(tenant, user_key, day - back) for back in range(-1, REMEMBERED_DAYS + 1)]
         names = [keys.tombstone(tenant, user_key), keys.journal(tenant, user_key), *ids]
-        await _answered(self.redis.delete(keys.recall(tenant)))  # an hour's pages of everybody, for those who ask why
         journal_bytes, known = await _answered(self._forget(keys=names, args=[erasure.asked_s, RETENTION_S]))
         return {"journal_entries": journal_bytes // ENTRY.itemsize, "known_ids": known}
 

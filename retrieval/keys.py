@@ -8,11 +8,11 @@
 | `e:{SHARD}`                    | stream | 90 days, sliding | events and serves, until they are archived  | service          | indexer          |
 | `c:{signals}:TENANT:HOUR`      | string | 8 days           | engagement per item of one hour             | indexer          | indexer          |
 | `p:{signals}:TENANT`           | string | 8 days, sliding  | engagement per item and window              | indexer          | service          |
+| `b:{signals}:TENANT`           | string | 400 days, sliding | what was counted in older hours, faded     | indexer          | indexer          |
 | `o:{signals}`                  | hash   | 90 days, sliding | how far the counters have read each stream  | indexer          | indexer          |
 | `q:{erasures}`                 | hash   | 90 days, sliding | erasures to do: ID -> whom                  | service          | indexer          |
 | `r:{erasures}:ID`              | string | 90 days          | receipt of an erasure                       | service, indexer | service          |
 | `n:TENANT:CHAIN`               | string | 2 h, sliding     | item numbers a cursor chain has had         | service          | service          |
-| `x:TENANT`                     | stream | 1 h, sliding     | the last 1,000 pages, to explain them       | service          | service          |
 | `l:TENANT:WHO`                 | string | seconds          | rate of a user or `key:ID`: when it is due  | service          | service          |
 | `flags`                        | hash   | none             | mirror of SQL's flags: TENANT -> flag       | service          | service          |
 
@@ -37,7 +37,7 @@ ERASURES: Final = "q:{erasures}"
 SHARDS: Final = 64
 ANONYMOUS: Final = "-"
 """In place of a user key: anonymous events and serves belong to nobody's journal."""
-PERSONAL: Final = ("j:", "d:", "e:", "t:", "q:", "r:", "x:")
+PERSONAL: Final = ("j:", "d:", "e:", "t:", "q:", "r:")
 """What begins like this is about a user, and must have an expiry."""
 
 
@@ -72,6 +72,10 @@ def windows(tenant: str) -> str:
     return f"p:{{signals}}:{tenant}"
 
 
+def before(tenant: str) -> str:
+    return f"b:{{signals}}:{tenant}"
+
+
 def receipt(erasure_id: str) -> str:
     return f"r:{{erasures}}:{erasure_id}"
 
@@ -88,7 +92,3 @@ def user_of_journal(key: bytes) -> tuple[str, str]:
     """(tenant, user key) of a journal's key; a tenant id has no colon."""
     _, _, tenant, user_key = key.decode("ascii").split(":")
     return tenant, user_key
-
-
-def recall(tenant: str) -> str:
-    return f"x:{tenant}"

@@ -39,7 +39,11 @@ been one of the moment (no file descriptors, no memory)."""
 
 
 class Live:
-    """The newest views, and the loops that keep them so. `copy` is where the last good configuration is kept."""
+    """The newest views, and the loops that keep them so. `copy` is where the last good configuration is kept.
+
+    `refreshed_s` and `counted_s`: when snapshots and counters were last looked at, unix seconds; 0 before the first
+    time.
+    """
 
     def __init__(self, engine: AsyncEngine, store: Store, counters: Counters, *, dim: int, copy: Path) -> None:
         self.engine = engine
@@ -50,11 +54,13 @@ class Live:
         self.copy = copy
         self.config = Config()
         self.refreshed_s = 0.0
+        self.counted_s = 0.0
         self._views: dict[str, View] = {}
         self._pointers: dict[str, Pointer] = {}
         self._refused: dict[str, tuple[Pointer | None, float]] = {}
         self._popularity: dict[str, Popularity] = {}
         self._down: dict[str, npt.NDArray[np.uint32]] = {}
+        self._failing: dict[str, str] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def view(self, tenant: str) -> View:
@@ -63,6 +69,15 @@ class Live:
         if view is None:
             raise NotFound("tenant", tenant)
         return view
+
+    def shown(self, tenant: str) -> View | None:
+        """The same, None for a tenant that is not loaded."""
+        return self._views.get(tenant)
+
+    @property
+    def refused(self) -> list[str]:
+        """Tenants whose newest index cannot be read: the one before it is served."""
+        return list(self._refused)
 
     @property
     def ready(self) -> bool:
@@ -118,6 +133,7 @@ class Live:
             windows = await self.counters.windows(tenant)
             self._popularity[tenant] = await asyncio.to_thread(popularity, windows)
             await self._show(tenant)
+        self.counted_s = time.time()
 
     async def refresh_takedowns(self) -> None:
         """Stop serving what was taken down since the snapshots were made: that does not wait for an index.
@@ -216,10 +232,17 @@ class Live:
     async def _attempt(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         try:
             await step()
-        except (FeedError, OSError) as error:
-            log.warning("refresh_failed", what=name, error=str(error))
         except Exception as error:  # a loop that ended would leave this worker serving the past for ever
-            log.error("refresh_failed", what=name, exc_info=error)
+            if self._failing.get(name) == repr(error):
+                return  # it has been said; not again several times a second until it is mended
+            self._failing[name] = repr(error)
+            if isinstance(error, FeedError | OSError):
+                log.warning("refresh_failed", what=name, error=str(error))
+            else:
+                log.error("refresh_failed", what=name, exc_info=error)
+        else:
+            if self._failing.pop(name, None) is not None:
+                log.info("refreshed_again", what=name)
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[None]], every_s: float) -> None:
         while uncancelled():

@@ -3,27 +3,33 @@
     TENANT/CURRENT                     the newest generation's number and the checksum of its manifest
     TENANT/generations/00000012-….json a manifest: what the generation consists of; its checksum is in its name
     TENANT/segments/base-…, fresh-…    immutable segments, shared by the generations that name them
+    TENANT/models/00000003-….model     what was learned from behaviour (`retrieval/models.py`); a generation names one
 
 Publishing writes segments and manifest beside what is there, then replaces CURRENT: one rename. It is a compare and
 swap on the generation number, so an indexer that slept through another one's publish cannot put an older one on top.
-The generations before the newest stay for a while: who starts while the newest is damaged serves the one before.
+The generations before the newest stay for a while: who starts while the newest is damaged serves the one before, and
+a page that was served from one of them can be made again (`service.replay`).
 """
 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import orjson
 
+from retrieval.behaviour import Behaviour
 from retrieval.errors import SnapshotCorrupt, StaleGeneration
 from retrieval.files import checksum, write_atomically
+from retrieval.models import Learned, Models
 from retrieval.segment import Segment
 from retrieval.snapshot import Snapshot
 
@@ -37,7 +43,8 @@ Pointer = tuple[int, str]
 class Manifest:
     """One generation: `segments` (name, checksum), base first; `dead` items of the base; 0 segments is an empty tenant.
 
-    `version` is the catalogue version covered, `created_s` unix seconds, `model` what made the vectors.
+    `version` is the catalogue version covered, `created_s` unix seconds, `model` what made the vectors of texts;
+    `learned` the model of behaviour they are joined with, None for texts alone. `dim` is that of the rows.
     """
 
     tenant: str
@@ -48,6 +55,7 @@ class Manifest:
     created_s: int
     segments: tuple[tuple[str, str], ...] = ()
     dead: tuple[int, ...] = ()
+    learned: Learned | None = None
     format: int = FORMAT
 
     def dumps(self) -> bytes:
@@ -59,6 +67,8 @@ class Manifest:
         if facts.get("format") != FORMAT:
             raise SnapshotCorrupt(f"manifest format {facts.get('format')!r}, this program reads {FORMAT}")
         facts["segments"] = tuple((name, sum_) for name, sum_ in facts["segments"])
+        learned = facts.get("learned")
+        facts["learned"] = (int(learned[0]), str(learned[1])) if learned else None
         return Manifest(**{**facts, "dead": tuple(facts["dead"])})
 
 
@@ -67,6 +77,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.models = Models(root)
+        self._named: dict[tuple[str, Pointer], frozenset[str]] = {}
 
     def pointer(self, tenant: str) -> Pointer | None:
         """What CURRENT names, None for a tenant that was never published. Costs one small read.
@@ -127,7 +139,8 @@ class Store:
             known[name] if name in known else Segment.open(self._segment_path(manifest.tenant, name), expected)
             for name, expected in manifest.segments
         )
-        if any(segment.index.d != manifest.dim for segment in segments):
+        learned = self._learned(manifest, previous)
+        if any(segment.index.d != manifest.dim for segment in segments) or (learned and learned.dim != manifest.dim):
             raise SnapshotCorrupt(f"{manifest.tenant} generation {manifest.generation}: dimensions differ")
         return Snapshot(
             manifest.tenant,
@@ -137,7 +150,16 @@ class Store:
             manifest.dim,
             segments,
             np.array(manifest.dead, np.uint32),
+            learned,
         )
+
+    def _learned(self, manifest: Manifest, previous: Snapshot | None) -> Behaviour | None:
+        if manifest.learned is None:
+            return None
+        known = previous.learned if previous else None
+        if known is not None and known.number == manifest.learned[0]:
+            return known
+        return self.models.read(manifest.tenant, manifest.learned)
 
     def new_segment_path(self, tenant: str, kind: str) -> Path:
         """A folder name nobody else uses, also when two indexers write at once."""
@@ -159,6 +181,8 @@ class Store:
                 raise StaleGeneration(
                     f"{manifest.tenant}: generation {manifest.generation} is not next, {newest} is published"
                 )
+            if manifest.learned and not self.models.path(manifest.tenant, manifest.learned).exists():
+                raise SnapshotCorrupt(f"{manifest.tenant}: model {manifest.learned[0]} is gone, it cannot be published")
             for name, _ in manifest.segments:
                 if not self._segment_path(manifest.tenant, name).exists():
                     raise SnapshotCorrupt(f"{manifest.tenant}: segment {name} is gone, it cannot be published")
@@ -167,9 +191,19 @@ class Store:
             write_atomically(folder / "CURRENT", orjson.dumps(current))
         return pointer
 
-    def sweep(self, tenant: str, *, now_s: float, keep: int = 3, grace_s: float = 120.0) -> int:
-        """Delete what no recent generation names: all but CURRENT and the newest `keep` manifests, and segments only
-        they had.
+    def sweep(
+        self,
+        tenant: str,
+        *,
+        now_s: float,
+        keep: int = 3,
+        grace_s: float = 120.0,
+        keep_s: float = 0.0,
+        keep_bytes: float = math.inf,
+    ) -> int:
+        """Delete what no recent generation names: all but CURRENT, the newest `keep` manifests and those that were
+        CURRENT in the last `keep_s`, and segments only they had. Of the latter, what goes beyond `keep_bytes` of
+        segments goes too, oldest first.
 
         Nothing younger than `grace_s` goes: a reader may be opening it, an indexer may be about to publish it.
         An opened snapshot stays readable after its files are gone. Returns how many folders and files went, none while
@@ -178,19 +212,40 @@ class Store:
         kept, before_s = self.kept(tenant), now_s - grace_s
         try:
             current = self.pointer(tenant)
-            old = [one for one in kept[keep:] if one != current and _older(self._manifest_path(tenant, one), before_s)]
-            staying = [self.manifest(tenant, pointer) for pointer in kept if pointer not in old]
+            over = self._over(tenant, kept, keep, before_s=now_s - keep_s, keep_bytes=keep_bytes)
+            old = [one for one in over if one != current and _older(self._manifest_path(tenant, one), before_s)]
+            named = {name for pointer in kept if pointer not in old for name in self._segments_of(tenant, pointer)}
         except SnapshotCorrupt:
             return 0
-        named = {name for manifest in staying for name, _ in manifest.segments}
         segments = self.root / tenant / "segments"
         found = segments.iterdir() if segments.exists() else ()
         doomed = [path for path in found if path.name not in named and _older(path, before_s)]
         for pointer in old:
             self._manifest_path(tenant, pointer).unlink(missing_ok=True)
+            self._named.pop((tenant, pointer), None)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
         return len(old) + len(doomed)
+
+    def _over(
+        self, tenant: str, kept: Sequence[Pointer], keep: int, *, before_s: float, keep_bytes: float
+    ) -> list[Pointer]:
+        """The pointers behind the first `keep` that were replaced before then, or that there is no room for."""
+        held = {name for pointer in kept[:keep] for name in self._segments_of(tenant, pointer)}
+        over, spent = [], 0
+        for newer, pointer in zip(kept[keep - 1 :], kept[keep:], strict=False):
+            own = self._segments_of(tenant, pointer) - held
+            held |= own
+            spent += sum(_bytes_of(self._segment_path(tenant, name)) for name in own)
+            if spent > keep_bytes or _older(self._manifest_path(tenant, newer), before_s):
+                over.append(pointer)
+        return over
+
+    def _segments_of(self, tenant: str, pointer: Pointer) -> frozenset[str]:
+        """The segments that a generation names; read once, for there may be thousands. Raises SnapshotCorrupt."""
+        if (tenant, pointer) not in self._named:
+            self._named[tenant, pointer] = frozenset(name for name, _ in self.manifest(tenant, pointer).segments)
+        return self._named[tenant, pointer]
 
     def forget(self, tenant: str) -> None:
         """Delete all snapshots of a tenant."""
@@ -218,3 +273,12 @@ def _older(path: Path, than_s: float) -> bool:
         return path.stat().st_mtime < than_s
     except FileNotFoundError:
         return False
+
+
+@lru_cache(maxsize=16_384)
+def _bytes_of(segment: Path) -> int:
+    """What a segment takes on the disk, 0 when it is gone. Segments never change, so each is measured once."""
+    try:
+        return sum(file.stat().st_size for file in segment.iterdir())
+    except FileNotFoundError:
+        return 0

@@ -14,6 +14,7 @@
 | webhook_secrets | what a CMS signs with   | webhooks           | service                        |
 | deliveries | what a CMS sent, as it came  | webhooks           | service                        |
 | cms_versions | newest change of a video that was applied | webhooks | webhooks                  |
+| cms_listings | where a CMS lists its videos, and how the last look at it ended | cms_listings | indexer |
 | leases   | who may work on a thing now    | leases             | indexer, service               |
 | config   | two counters                   | tenants, policies, flag_stores | service, polled    |
 """
@@ -216,6 +217,19 @@ CMS_VERSIONS = Table(
     Column("tenant_id", ID, ForeignKey("tenants.id"), primary_key=True),
     Column("video_id", ID, primary_key=True),
     Column("changed_us", BigInteger, nullable=False),  # unix microseconds, by the CMS's clock
+)
+
+CMS_LISTINGS = Table(
+    "cms_listings",
+    METADATA,
+    Column("tenant_id", ID, ForeignKey("tenants.id"), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("every_s", Integer, nullable=False),
+    Column("most_gone_percent", Integer, nullable=False),
+    Column("etag", Text, nullable=False),  # of what was taken over last; empty = none, or start over
+    Column("tried_s", BigInteger, nullable=False),  # 0 = never
+    Column("done_s", BigInteger, nullable=False),  # 0 = never
+    Column("outcome", Text, nullable=False),
 )
 
 LEASES = Table(

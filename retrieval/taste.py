@@ -11,13 +11,14 @@ idea of PinnerSage (Pal et al., KDD 2020).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from ranking.policy import Taste as TastePolicy
+from retrieval.behaviour import HALF, query, text_of
 from retrieval.journal import EMPTY, Journal, Signal
 
 Float32 = npt.NDArray[np.float32]
@@ -42,26 +43,34 @@ class Memory:
     items: Items
     pull: Float32
     seen_since_s: float = 0.0
+    session: float = 1.0
+    """1 just after their last signal, a half after each half-life of a session."""
+    long_term: float = 1.0
+    """The same with the half-life of the long term."""
+
+    @cached_property
+    def _signal(self) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(self.journal["signal"])
 
     @cached_property
     def seen(self) -> Items:
         """Items the user's app reported anything about: they were on the screen. Possibly repeated."""
-        seen = (self.journal["signal"] != Signal.SERVED) & (self.journal["at_s"] >= self.seen_since_s)
-        items: Items = self.journal["item"][seen]
+        seen = np.flatnonzero(self._signal != Signal.SERVED)
+        items: Items = self.journal["item"][seen[self.journal["at_s"][seen] >= self.seen_since_s]]
         return items
 
     @cached_property
     def rejected(self) -> Items:
         """Items the user said not to want."""
-        signal = self.journal["signal"]
-        items: Items = self.journal["item"][(signal == Signal.NOT_INTERESTED) | (signal == Signal.REPORT)]
+        rejected = np.flatnonzero((self._signal == Signal.NOT_INTERESTED) | (self._signal == Signal.REPORT))
+        items: Items = self.journal["item"][rejected]
         return items
 
     @cached_property
     def served(self) -> tuple[Items, npt.NDArray[np.int64]]:
         """(items, unix seconds) put into this user's feeds, oldest first, possibly repeated."""
-        entries = self.journal[self.journal["signal"] == Signal.SERVED]
-        return entries["item"], entries["at_s"].astype(np.int64)
+        served = np.flatnonzero(self._signal == Signal.SERVED)  # by column: whole entries are slow to copy
+        return self.journal["item"][served], self.journal["at_s"][served].astype(np.int64)
 
 
 NOBODY = Memory(EMPTY, np.zeros(0, np.uint32), np.zeros(0, np.float32))
@@ -70,16 +79,19 @@ NOBODY = Memory(EMPTY, np.zeros(0, np.uint32), np.zeros(0, np.float32))
 
 @dataclass(frozen=True)
 class Taste:
-    """interests float32[m, d] unit rows, strongest first, m = 0 for a cold user; rejected float32[d] unit or None."""
+    """interests float32[m, d] unit rows, strongest first, m = 0 for a cold user; rejected float32[d] or None, whose
+    product with a row is the cosine of the texts."""
 
     interests: Float32
     rejected: Float32 | None
+    certainty: float = 1.0
+    """How much nearness to the interests says, above 0 to 1: little when they were made of few items."""
 
 
 def remember(journal: Journal, policy: TastePolicy, *, now_s: float) -> Memory:
     """Weigh a journal by a policy. Entries from the future count as new."""
     weights = _weights(policy)
-    strong = journal[weights[journal["signal"]] != 0][-4 * policy.recent_signals :]
+    strong = journal[np.flatnonzero((weights != 0)[journal["signal"]])[-4 * policy.recent_signals :]]
     age_s = np.maximum(now_s - strong["at_s"].astype(np.float64), 0.0)
     decay = np.exp2(-age_s / (policy.half_life_days * DAY_S))
     decay += policy.session * np.exp2(-age_s / (policy.session_half_life_minutes * MINUTE_S))
@@ -88,10 +100,13 @@ def remember(journal: Journal, policy: TastePolicy, *, now_s: float) -> Memory:
     last = np.zeros(len(items), np.int64)
     last[which] = np.arange(len(strong))  # of several entries, the last one stays
     newest = np.argsort(last)[-policy.recent_signals :]
+    session, long_term = lasting(age_s.min(initial=np.inf), policy)
+    newer = np.exp2(np.arange(1 - len(newest), 1) * (session / policy.newer_half)) if policy.newer_half else 1.0
     opinion = (strong["signal"] == Signal.LIKE) | (strong["signal"] == Signal.UNLIKE)
     sums = np.maximum(np.bincount(which, pull * opinion, minlength=len(items)), 0.0)
-    sums = (sums + np.bincount(which, pull * ~opinion, minlength=len(items))).astype(np.float32)
-    return Memory(journal, items[newest], sums[newest], now_s - policy.seen_days * DAY_S)
+    sums += np.bincount(which, pull * ~opinion, minlength=len(items))
+    seen_since_s = now_s - policy.seen_days * DAY_S
+    return Memory(journal, items[newest], (sums[newest] * newer).astype(np.float32), seen_since_s, session, long_term)
 
 
 @lru_cache(maxsize=1024)
@@ -100,32 +115,55 @@ def _weights(policy: TastePolicy) -> Float32:
     return np.array([0.0 if s is Signal.SERVED else getattr(policy, s.name.lower()) for s in Signal], np.float32)
 
 
-def taste(memory: Memory, vectors: Float32, policy: TastePolicy) -> Taste:
-    """Directions from weighed items; vectors float32[len(memory.items), d], a zero row for an item nobody knows."""
+def taste(memory: Memory, vectors: Float32, policy: TastePolicy, text_dim: int | None = None) -> Taste:
+    """Directions from weighed items; vectors float32[len(memory.items), d], a zero row for an item nobody knows.
+
+    text_dim: where rows are joined with behaviour (`retrieval.behaviour`), how much of them is the text's. Interests
+    and what is rejected are found in texts; each interest then gets the one direction of the user's behaviour.
+    """
     pull = memory.pull / np.maximum(np.abs(memory.pull).max(initial=0.0), np.finfo(np.float32).tiny)
-    liked, rejected = pull > FAINT, pull < -FAINT
-    away = _unit(-pull[rejected] @ vectors[rejected]) if rejected.any() else None
-    interests = _interests(vectors[liked], pull[liked], policy)
+    pull *= np.einsum("ij,ij->i", vectors, vectors) > 0
+    liked = np.where(pull > FAINT, pull, np.float32(0))
+    sure = certainty(int(np.count_nonzero(liked)), memory.session, memory.long_term, policy.doubt, policy.stale)
+    if text_dim is None or text_dim == vectors.shape[1]:
+        return replace(_directions(pull, liked, vectors, policy), certainty=sure)
+    found = _directions(pull, liked, text_of(vectors, text_dim), policy)
+    away = None if found.rejected is None else np.append(found.rejected / HALF, np.zeros(vectors.shape[1] - text_dim))
+    interests = query(found.interests, liked @ vectors[:, text_dim:-1], policy.behaviour)
+    return Taste(interests, None if away is None else away.astype(np.float32), sure)
+
+
+def lasting(since_s: float, policy: TastePolicy) -> tuple[float, float]:
+    """What is left of the session and of the long term so many seconds after the last signal, each in 0..1."""
+    session = np.exp2(-since_s / (policy.session_half_life_minutes * MINUTE_S))
+    return float(session), float(np.exp2(-since_s / (policy.half_life_days * DAY_S)))
+
+
+def certainty(n_liked: float, session: float, long_term: float, doubt: float, stale: float) -> float:
+    """How much a taste made of so many liked items says; `session`, `long_term`: see `Memory`."""
+    return n_liked / (n_liked + doubt) * (session + (1 - session) * stale * long_term) if n_liked else 1.0
+
+
+def _directions(pull: Float32, liked: Float32, vectors: Float32, policy: TastePolicy) -> Taste:
+    away = _unit(np.minimum(pull, 0) @ -vectors) if (pull < -FAINT).any() else None
     if away is not None and not away.any():
         away = None
+    interests = _interests(vectors, liked, policy)
     if away is not None and len(interests):
         interests = _unit(interests - np.float32(policy.push) * np.maximum(interests @ away, 0)[:, None] * away)
     return Taste(interests, away)
 
 
 def _interests(vectors: Float32, pull: Float32, policy: TastePolicy) -> Float32:
-    """Up to `max_interests` unit directions: seeds far apart, then two rounds of weighted spherical k-means."""
-    known = vectors.any(axis=1)
-    vectors, pull = vectors[known], pull[known]
-    if not len(vectors):
+    """Up to `max_interests` unit directions, strongest first: seeds far apart, each drawn to the middle of those near
+    it, which is one round of weighted spherical k-means. Rows with a pull of 0 do not count."""
+    if not pull.any():
         return np.zeros((0, vectors.shape[1]), np.float32)
-    if policy.interests == 1 or len(vectors) == 1:
-        return _unit(pull @ vectors)[None]
-    centres = _seeds(vectors, pull, policy)
-    for _ in range(2):
-        centres = _unit(_shares(vectors, pull, centres) @ vectors)
-    strength = _shares(vectors, pull, centres).sum(axis=1)
-    return centres[np.argsort(-strength, kind="stable")][: np.count_nonzero(strength)]
+    seeds = vectors[:1] if policy.interests == 1 else _seeds(vectors, pull, policy)
+    shares = _shares(vectors, pull, seeds)
+    strength = shares.sum(axis=1)
+    order = np.argsort(-strength, kind="stable")[: np.count_nonzero(strength)]
+    return _unit(shares[order] @ vectors)
 
 
 def _shares(vectors: Float32, pull: Float32, centres: Float32) -> Float32:

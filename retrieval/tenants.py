@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Literal, get_args
 
+import xxhash
 from sqlalchemy import Row, exc, select, update
 from sqlalchemy import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from retrieval import audit
 from retrieval.database import bump_config, reading, storable, writing
-from retrieval.errors import AlreadyExists, InvalidInput, NotFound, Problem
+from retrieval.errors import AlreadyExists, InvalidInput, NotFound, Problem, VersionMismatch
 from retrieval.flag_stores import bump_flags, insert_flag
 from retrieval.flags import Flag
 from retrieval.tables import API_KEYS, TENANTS
@@ -41,6 +42,11 @@ class Tenant:
     version: int
     created_s: int
 
+    @property
+    def tag(self) -> int:
+        """Names the state that an operator may change; the same number for the same state."""
+        return _tag(self.name, self.status)
+
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
@@ -66,6 +72,15 @@ class Key:
     def valid_at(self, now_s: int) -> bool:
         """Whether the key may be used: not revoked, and not yet at its expiry."""
         return self.revoked_s is None and (self.expires_s is None or now_s < self.expires_s)
+
+    @property
+    def tag(self) -> int:
+        """Names the state that an operator may change; the same number for the same state."""
+        return _tag(self.label, self.expires_s, self.revoked_s)
+
+
+def _tag(*state: object) -> int:
+    return xxhash.xxh32_intdigest(repr(state).encode())
 
 
 def hash_key(clear: str) -> bytes:
@@ -116,13 +131,23 @@ class Tenants:
         async with reading(self._engine) as connection:
             return await _get(connection, tenant_id)
 
-    async def suspend(self, tenant_id: str, now_s: int, *, who: str = "", reason: str = "") -> None:
-        """Stop answering its keys; everything is kept. Raises NotFound."""
-        await self._set_status(tenant_id, "suspended", now_s, who, reason)
+    async def suspend(
+        self, tenant_id: str, now_s: int, *, who: str = "", reason: str = "", if_tag: int | None = None
+    ) -> None:
+        """Stop answering its keys; everything is kept. `if_tag`: only if that is still its tag.
 
-    async def resume(self, tenant_id: str, now_s: int, *, who: str = "", reason: str = "") -> None:
-        """Undo `suspend`. Raises NotFound."""
-        await self._set_status(tenant_id, "active", now_s, who, reason)
+        Raises NotFound, VersionMismatch.
+        """
+        await self._set_status(tenant_id, "suspended", now_s, who, reason, if_tag)
+
+    async def resume(
+        self, tenant_id: str, now_s: int, *, who: str = "", reason: str = "", if_tag: int | None = None
+    ) -> None:
+        """Undo `suspend`. `if_tag`: only if that is still its tag.
+
+        Raises NotFound, VersionMismatch.
+        """
+        await self._set_status(tenant_id, "active", now_s, who, reason, if_tag)
 
     async def create_key(
         self,
@@ -156,26 +181,36 @@ class Tenants:
 
     async def keys(self) -> Sequence[Key]:
         """Every key, expired and revoked ones too, oldest first."""
-        columns = [API_KEYS.c[field] for field in Key.__slots__]
         async with reading(self._engine) as connection:
-            rows = await connection.execute(select(*columns).order_by(API_KEYS.c.created_s, API_KEYS.c.id))
+            rows = await connection.execute(select(*_KEY_COLUMNS).order_by(API_KEYS.c.created_s, API_KEYS.c.id))
             return [Key(*row) for row in rows]
 
-    async def revoke(self, key_id: str, now_s: int, *, who: str = "", reason: str = "") -> None:
-        """End a key now; revoking it again keeps the first time. Raises NotFound."""
-        await self._end_key(key_id, "revoked_s", now_s, now_s, who, reason)
+    async def revoke(
+        self, key_id: str, now_s: int, *, who: str = "", reason: str = "", if_tag: int | None = None
+    ) -> None:
+        """End a key now; revoking it again keeps the first time. `if_tag`: only if that is still its tag.
 
-    async def expire_key(self, key_id: str, expires_s: int, now_s: int, *, who: str = "", reason: str = "") -> None:
-        """Let a key end at a moment, so that it and its successor overlap. Raises NotFound."""
-        await self._end_key(key_id, "expires_s", expires_s, now_s, who, reason)
+        Raises NotFound, VersionMismatch.
+        """
+        await self._end_key(key_id, "revoked_s", now_s, now_s, who, reason, if_tag)
 
-    async def _end_key(self, key_id: str, column: str, at_s: int, now_s: int, who: str, reason: str) -> None:
+    async def expire_key(
+        self, key_id: str, expires_s: int, now_s: int, *, who: str = "", reason: str = "", if_tag: int | None = None
+    ) -> None:
+        """Let a key end at a moment, so that it and its successor overlap. Raises like `revoke`."""
+        await self._end_key(key_id, "expires_s", expires_s, now_s, who, reason, if_tag)
+
+    async def _end_key(
+        self, key_id: str, column: str, at_s: int, now_s: int, who: str, reason: str, if_tag: int | None
+    ) -> None:
         async with writing(self._engine) as connection:
             await bump_config(connection)
             where = API_KEYS.c.id == key_id
-            key = (await connection.execute(select(API_KEYS).where(where))).one_or_none()
-            if key is None:
+            row = (await connection.execute(select(*_KEY_COLUMNS).where(where))).one_or_none()
+            if row is None:
                 raise NotFound("key", key_id)
+            key = Key(*row)
+            _check_tag(if_tag, key.tag)
             if column == "revoked_s" and key.revoked_s is not None:
                 return
             await connection.execute(update(API_KEYS).where(where).values({column: at_s}))
@@ -184,10 +219,14 @@ class Tenants:
             note: dict[str, Any] = {"who": who, "reason": reason, "now_s": now_s, "before": before, "after": after}
             await audit.record(connection, action, key.tenant_id, **note)
 
-    async def _set_status(self, tenant_id: str, status: TenantStatus, now_s: int, who: str, reason: str) -> None:
+    async def _set_status(
+        self, tenant_id: str, status: TenantStatus, now_s: int, who: str, reason: str, if_tag: int | None
+    ) -> None:
         async with writing(self._engine) as connection:
             await bump_config(connection)
-            before, after = {"status": (await _get(connection, tenant_id)).status}, {"status": status}
+            tenant = await _get(connection, tenant_id)
+            _check_tag(if_tag, tenant.tag)
+            before, after = {"status": tenant.status}, {"status": status}
             await connection.execute(update(TENANTS).where(TENANTS.c.id == tenant_id).values(status=status))
             action = "tenant.suspend" if status == "suspended" else "tenant.resume"
             note: dict[str, Any] = {"who": who, "reason": reason, "now_s": now_s, "before": before, "after": after}
@@ -195,6 +234,12 @@ class Tenants:
 
 
 _TENANT_COLUMNS = [TENANTS.c[field] for field in Tenant.__slots__]
+_KEY_COLUMNS = [API_KEYS.c[field] for field in Key.__slots__]
+
+
+def _check_tag(wanted: int | None, current: int) -> None:
+    if wanted is not None and wanted != current:
+        raise VersionMismatch(wanted, current)
 
 
 async def _get(connection: AsyncConnection, tenant_id: str) -> Tenant:

@@ -54,12 +54,39 @@ def serve(
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        http="service.wire:Wire",
         access_log=False,
         log_level="warning",
+        log_config=None,  # as ours: one JSON object a line
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=10,
     )
+
+
+@cli.command()
+def canary() -> None:
+    """Measure, until stopped, how long a change takes to be in the feed: as a customer, with a tenant of its own."""
+    import asyncio
+
+    from prometheus_client import disable_created_metrics, start_http_server
+
+    from service.canary import METRICS, Misplaced, keep_singing
+    from service.settings import ServiceSettings
+
+    settings = ServiceSettings()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    try:
+        start_http_server(settings.canary_port, settings.host, registry=METRICS)
+        asyncio.run(keep_singing(settings.canary_url, settings.canary_keys, every_s=settings.canary_every_s))
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except OSError as error:
+        sys.stderr.write(f"service: port {settings.canary_port} (FEED_CANARY_PORT): {error.strerror}\n")
+        sys.exit(2)
+    except Misplaced as error:
+        sys.stderr.write(f"service: {error}\n")
+        sys.exit(2)
 
 
 @cli.command("openapi")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
+import structlog
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -16,15 +19,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ranking.errors import PolicyError
 from retrieval import logs
 from retrieval.errors import FeedError
-from service import openapi, telemetry
+from service import gauges, openapi, telemetry
 from service.bounds import Bounded
 from service.errors import on_error, on_http_exception
-from service.resources import Resources, opened
+from service.resources import opened
 from service.routes.config import config
 from service.routes.events import events
 from service.routes.explain import explain, feed_or_explained
 from service.routes.feed import default_feed
 from service.routes.flags import get_audit, get_flag, put_flag
+from service.routes.listings import delete_listing, get_listing, put_listing
 from service.routes.playlists import delete_playlist, get_playlist, get_playlists, put_playlist
 from service.routes.policies import (
     get_history,
@@ -40,6 +44,11 @@ from service.routes.users import delete_user, get_erasure
 from service.routes.videos import delete_video, get_video, get_videos, put_videos
 from service.routes.webhooks import get_deliveries, post_secret, receive
 from service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from service.tracing import Traces
+
+log = structlog.get_logger("service")
 
 ROUTES = (
     Route("/v1/feed", feed_or_explained, methods=["GET"]),
@@ -72,6 +81,9 @@ ROUTES = (
     Route("/v1/admin/playlists/{id:path}", get_playlist, methods=["GET"]),
     Route("/v1/admin/playlists/{id:path}", put_playlist, methods=["PUT"]),
     Route("/v1/admin/playlists/{id:path}", delete_playlist, methods=["DELETE"]),
+    Route("/v1/admin/listing", get_listing, methods=["GET"]),
+    Route("/v1/admin/listing", put_listing, methods=["PUT"]),
+    Route("/v1/admin/listing", delete_listing, methods=["DELETE"]),
     Route("/v1/admin/webhooks/secrets", post_secret, methods=["POST"]),
     Route("/v1/admin/webhooks/deliveries", get_deliveries, methods=["GET"]),
     Route("/v1/webhooks/cms", receive, methods=["POST"]),
@@ -87,16 +99,23 @@ def create() -> FastAPI:
 
 def application(settings: ServiceSettings) -> FastAPI:
     """The application with the given settings."""
+    traces = opened_traces(settings.trace_share)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with opened(settings) as resources:
             app.state.resources = resources
-            beating = asyncio.create_task(_beat(resources))
+            gc.collect()
+            gc.freeze()  # what lives as long as the process need not be looked through again and again
+            telling = asyncio.create_task(gauges.keep_telling(resources))
+            log.info("worker_started", tenants=len(resources.live.config.tenants), ready=resources.live.ready)
             yield
-            beating.cancel()
+            log.info("worker_stopped")
+            telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await beating
+                await telling
+            if traces is not None:
+                traces.close()
 
     app = FastAPI(
         title="Personalised vertical-video feeds",
@@ -105,44 +124,53 @@ def application(settings: ServiceSettings) -> FastAPI:
         routes=list(ROUTES),
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in telemetry.py and tracing.py
     )
     app.openapi = openapi.document  # type: ignore[method-assign]  # FastAPI's documented way to bring one's own
     for kind in (FeedError, PolicyError, Exception):
         app.add_exception_handler(kind, on_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_middleware(Bounded)
-    app.add_middleware(Measured)
+    app.add_middleware(Measured, traces=traces)
     return app
 
 
-class Measured:
-    """Counts and times each request by route. Pure ASGI: a few microseconds."""
+def opened_traces(share: float) -> Traces | None:
+    """Where spans go; nowhere, and nothing of OpenTelemetry loaded, when no share of the requests is traced."""
+    if not share:
+        return None
+    from service.tracing import Traces
 
-    def __init__(self, app: ASGIApp) -> None:
+    return Traces(share)
+
+
+class Measured:
+    """Counts and times each request by route, until its answer is sent: what is done after that keeps nobody waiting.
+
+    Pure ASGI: a few microseconds. `traces`: where spans go, None for nowhere.
+    """
+
+    def __init__(self, app: ASGIApp, traces: Traces | None) -> None:
         self.app = app
+        self.traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, sent = time.perf_counter(), 500, 0.0
 
         async def observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            sent = time.perf_counter()
 
         try:
             await self.app(scope, receive, observed)
         finally:
-            # The matched pattern, never the path: a path holds ids.
-            route = getattr(scope.get("route"), "path", "(none)")
-            telemetry.REQUESTS.labels(route, status).inc()
-            telemetry.DURATION.labels(route).observe(time.perf_counter() - began)
-
-
-async def _beat(resources: Resources) -> None:
-    while True:
-        telemetry.ALIVE.set(resources.live.refreshed_s if resources.live.ready else 0)
-        await asyncio.sleep(1)
+            sent = sent or time.perf_counter()
+            telemetry.observe_request(scope, status, sent - began)
+            if self.traces is not None:
+                self.traces.record(scope, status, began_s=began, sent_s=sent)

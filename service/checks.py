@@ -17,7 +17,7 @@ import numpy as np
 
 from ranking.columns import OPEN_UNTIL_S
 from ranking.context import Context
-from ranking.hints import AGE_BANDS, country_bit, country_code, language_code
+from ranking.hints import AGE_BANDS, age_ceiling, country_bit, country_code, language_code
 from ranking.policy import GLOBAL as GLOBAL_LAYER
 from ranking.policy import Layer, Policy, validate
 from ranking.rules import Block, Pin, Rule
@@ -181,7 +181,7 @@ def _acting(rule: Rule, now_s: int) -> Context:
         language=language_code(hints.get("language", "")),
         country=country_code(hints.get("country", "")),
         age_band=band,
-        max_age=AGE_BANDS.get(band, 18),
+        max_age=age_ceiling(band),
         cohort=hints.get("cohort", ""),
     )
 

@@ -17,7 +17,11 @@ from ranking.errors import PolicyError
 from ranking.errors import Problem as PolicyProblem
 from retrieval import errors as stores
 from retrieval.errors import FeedError, Problem
+from retrieval.mirror import TooManyGone
 from service.cursor import BadCursor
+from service.governor import Overloaded
+from service.past import Gone
+from service.scopes import request_id, route_of
 
 log = structlog.get_logger("service")
 
@@ -36,6 +40,10 @@ class TenantSuspended(FeedError):
 
 class InvalidRequest(stores.InvalidInput):
     """A parameter or header that breaks a stated limit."""
+
+
+class RequestTimeout(FeedError):
+    """A request that did not arrive in time."""
 
 
 class PayloadTooLarge(FeedError):
@@ -73,6 +81,8 @@ PROBLEMS: Final[Mapping[type[Exception], tuple[int, str, str]]] = MappingProxyTy
         ForbiddenScope: (403, "forbidden-scope", "The key may not do this"),
         TenantSuspended: (403, "tenant-suspended", "The tenant is suspended"),
         stores.NotFound: (404, "not-found", "There is no such thing here"),
+        RequestTimeout: (408, "request-timeout", "The request did not arrive in time"),
+        Gone: (410, "gone", "The page cannot be made again"),
         stores.AlreadyExists: (409, "already-exists", "The id is taken"),
         stores.VersionMismatch: (412, "version-mismatch", "Somebody else changed it first"),
         PayloadTooLarge: (413, "payload-too-large", "The body is too large"),
@@ -84,10 +94,12 @@ PROBLEMS: Final[Mapping[type[Exception], tuple[int, str, str]]] = MappingProxyTy
         stores.InvalidInput: (422, "invalid-config", "The input cannot be accepted"),
         stores.RateLimited: (429, "rate-limited", "Too many requests"),
         HeadersTooLarge: (431, "headers-too-large", "There are too many headers"),
+        Overloaded: (503, "overloaded", "More is asked than can be answered; try again"),
         stores.StoreUnavailable: (503, "overloaded", "A store cannot answer now; try again"),
         # These belong to loops in the background. Should one ever reach a request, trying again is right.
         stores.SnapshotCorrupt: (503, "overloaded", "The index cannot be read now; try again"),
         stores.StaleGeneration: (503, "overloaded", "The index is being replaced; try again"),
+        TooManyGone: (422, "invalid-config", "Too much would vanish at once"),
         stores.LeaseLost: (503, "overloaded", "The work went to somebody else; try again"),
     }
 )
@@ -135,10 +147,12 @@ def worded(problem: Problem | PolicyProblem) -> str:
 async def on_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for everything that is raised. Unforeseen errors are logged with their traceback."""
     if problem_of(error) is None:
-        log.error("unforeseen", route=_route(request), exc_info=error)
+        log.error("unforeseen", route=route_of(request.scope), request_id=request_id(request.scope), exc_info=error)
     elif isinstance(error, stores.StoreUnavailable):
-        log.warning("store_unavailable", route=_route(request), error=str(error))
-    return answer(error)
+        log.warning(
+            "store_unavailable", route=route_of(request.scope), request_id=request_id(request.scope), error=str(error)
+        )
+    return _named(request, answer(error))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -146,9 +160,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
     phrase = HTTPStatus(status).phrase
-    return document(status, phrase.lower().replace(" ", "-"), phrase, phrase, headers=headers)
+    return _named(request, document(status, phrase.lower().replace(" ", "-"), phrase, phrase, headers=headers))
 
 
-def _route(request: Request) -> str:
-    """The matched pattern, never the path: a path holds ids."""
-    return str(getattr(request.scope.get("route"), "path", "(none)"))
+def _named(request: Request, response: Response) -> Response:
+    """The answer with the id under which the log has the rest of the story."""
+    response.headers["X-Request-Id"] = request_id(request.scope)
+    return response

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import numpy as np
 import xxhash
 
 from ranking.context import Context
-from retrieval.journal import Journal, Signal
+from retrieval.journal import ENTRY, Journal, Signal
 from retrieval.view import View
 
 LIFETIME_S: Final = 1800
@@ -27,14 +28,24 @@ _TAG: Final = re.compile(r'(?:W/)?"([0-9a-z.]{1,120})\.([0-9a-f]{1,8})\.([0-9a-f
 
 def versions(view: View, journal: Journal, asked: str, *, now_s: int) -> str:
     """Everything a first page depends on but its seed. `asked`: see `checksum_of`."""
-    engaged = journal[journal["signal"] != Signal.SERVED]
+    whole = journal.view(f"V{ENTRY.itemsize}")  # entries copied as one piece each: a tenth of the time
+    engaged = whole[np.flatnonzero(journal["signal"] != Signal.SERVED)]
     user = xxhash.xxh3_64_hexdigest(engaged.tobytes()) if len(engaged) else "0"
     return f"{view.content}.{view.policy_version}.{user}.{view.epoch(now_s)}.{asked}"
 
 
 def checksum_of(user_key: str | None, mode: str, limit: int, context: Context) -> str:
     """Who asks for what, as eight hex digits."""
-    asked = (user_key, mode, limit, context.surface, context.language, context.country, context.age_band)
+    asked = (
+        user_key,
+        mode,
+        limit,
+        context.surface,
+        context.language,
+        context.country,
+        context.age_band,
+        context.max_age,
+    )
     return xxhash.xxh32_hexdigest(repr(asked).encode("utf-8", "surrogatepass"))
 
 

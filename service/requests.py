@@ -6,10 +6,16 @@ import json
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from retrieval.errors import Problem
-from service.errors import InvalidRequest, PayloadTooLarge, PreconditionRequired, UnsupportedMediaType
+from service.errors import (
+    InvalidRequest,
+    PayloadTooLarge,
+    PreconditionRequired,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 SHOWN_CHARS = 40
 MISTAKEN = 10_000
@@ -19,18 +25,22 @@ TEXT_CHARS = 500
 
 
 async def body_of(request: Request, most_bytes: int) -> bytes:
-    """The whole body. Raises PayloadTooLarge as soon as it is longer than allowed, UnsupportedMediaType."""
+    """The whole body. Raises PayloadTooLarge as soon as it is longer than allowed, UnsupportedMediaType,
+    RequestTimeout."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("send Content-Type: application/json")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most_bytes:
         raise PayloadTooLarge(f"the body has {declared[:20]} bytes; {most_bytes} are allowed")
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most_bytes:
-            raise PayloadTooLarge(f"the body has more than the {most_bytes} bytes allowed")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most_bytes:
+                raise PayloadTooLarge(f"the body has more than the {most_bytes} bytes allowed")
+            chunks.append(chunk)
+    except ClientDisconnect as error:  # nobody reads the answer; it is counted, and no fault of ours
+        raise RequestTimeout("the rest of the body never came") from error
     return b"".join(chunks)
 
 

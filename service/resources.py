@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from retrieval.audit import Audit
 from retrieval.catalogue import Catalogue
 from retrieval.chains import Chains
+from retrieval.cms_listings import CmsListings
 from retrieval.counters import Counters
 from retrieval.database import connect
 from retrieval.deliveries import Deliveries
@@ -27,15 +29,20 @@ from retrieval.limits import LimitedJournals, Rate
 from retrieval.live import Live
 from retrieval.playlists import Playlists
 from retrieval.policies import Policies
-from retrieval.recall import Recall
+from retrieval.popularity_log import PopularityLog
+from retrieval.serve_log import ServeLog
 from retrieval.store import Store
 from retrieval.stream import Stream
 from retrieval.tenants import Tenants
 from service.cursor import Cursors, local_secret
 from service.feed import Stores
 from service.flags import LiveFlags
+from service.governor import Governor, Limits
+from service.past import Past
 from service.publishing import Publishing
+from service.rates import LocalRates
 from service.settings import ServiceSettings
+from service.turns import Turns
 from service.webhooks import Sweep
 
 FLAGS_TIMEOUT_S: Final = 0.5
@@ -46,7 +53,7 @@ FLAGS_TIMEOUT_S: Final = 0.5
 class Resources:
     """`journals` answers within the feed's time limit; `written` is for storing, which may take longer.
 
-    `clock` gives unix seconds.
+    `pages` and `batches` are the rates of what does not read a journal first. `clock` gives unix seconds.
     """
 
     settings: ServiceSettings
@@ -55,6 +62,8 @@ class Resources:
     flags: LiveFlags
     journals: Journals
     limited: LimitedJournals
+    pages: LocalRates
+    batches: LocalRates
     written: Stream
     erasures: Erasures
     chains: Chains
@@ -65,13 +74,27 @@ class Resources:
     playlists: Playlists
     audit: Audit
     deliveries: Deliveries
+    listings: CmsListings
     sweep: Sweep
-    recall: Recall
+    governor: Governor
+    turns: Turns
     clock: Callable[[], float] = time.time
 
     @property
     def feed_stores(self) -> Stores:
-        return Stores(self.limited, self.chains)
+        return Stores(self.limited, self.chains, self.turns)
+
+    @cached_property
+    def past(self) -> Past:
+        """What it takes to make the pages of the last day again."""
+        return Past(
+            ServeLog(self.written.redis, self.settings.archive_url),
+            Journals(self.written.redis),
+            self.policies,
+            self.live.store,
+            PopularityLog(self.settings.snapshot_dir),
+            self.live.view,
+        )
 
     @property
     def publishing(self) -> Publishing:
@@ -110,6 +133,8 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
     )
     sweep = Sweep(Deliveries(engine), live.catalogue, Leases(engine), dim=settings.vector_dim, clock=time.time)
     sweep.start()
+    of_user = _rate(settings.user_requests_per_s, settings.burst_s)
+    of_key = _rate(settings.key_requests_per_s, settings.burst_s)
     try:
         yield Resources(
             settings=settings,
@@ -117,10 +142,11 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             live=live,
             flags=flags,
             journals=Journals(reader),
-            limited=LimitedJournals(
-                reader,
-                per_user=_rate(settings.user_requests_per_s, settings.burst_s),
-                per_key=_rate(settings.key_requests_per_s, settings.burst_s),
+            limited=LimitedJournals(reader, per_user=of_user, per_key=of_key),
+            pages=LocalRates(per_user=of_user, per_key=of_key),
+            batches=LocalRates(
+                per_user=_rate(settings.user_batches_per_s, settings.burst_s),
+                per_key=_rate(settings.key_batches_per_s, settings.burst_s),
             ),
             written=Stream(
                 writer,
@@ -138,8 +164,12 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             playlists=Playlists(engine),
             audit=Audit(engine),
             deliveries=sweep.deliveries,
+            listings=CmsListings(engine),
             sweep=sweep,
-            recall=Recall(quick),
+            turns=Turns(),
+            governor=Governor(
+                Limits(settings.narrow_ms / 1000, settings.prefetch_ms / 1000, settings.backlog_ms / 1000)
+            ),
         )
     finally:
         await sweep.stop()

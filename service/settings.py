@@ -30,6 +30,15 @@ class ServiceSettings(StoreSettings):
     events_replicas: int = Field(0, ge=0, le=10, description="acknowledge events only when so many replicas have them")
     user_requests_per_s: float = Field(20, ge=0, description="feed requests a user may make; 0: as many as they like")
     key_requests_per_s: float = Field(10_000, ge=0, description="feed requests under one key; 0: as many as come")
+    user_batches_per_s: float = Field(
+        5, ge=0, description="batches of events a user may send to one worker; 0: as many as they like"
+    )
+    key_batches_per_s: float = Field(
+        10_000, ge=0, description="batches of events under one key and worker; 0: as many as come"
+    )
+    narrow_ms: int = Field(40, ge=1, description="backlog of a worker from which first pages have fewer candidates")
+    prefetch_ms: int = Field(80, ge=1, description="backlog of a worker from which prefetches are refused")
+    backlog_ms: int = Field(300, ge=1, description="backlog of a worker from which every feed request is refused")
     burst_s: float = Field(10, ge=1, le=600, description="so many seconds' worth of requests may come at once")
     cursor_secrets: str = Field(
         "", repr=False, description="what cursors are sealed with, newest first, comma between; empty: made locally"
@@ -38,4 +47,13 @@ class ServiceSettings(StoreSettings):
     minimum_versions: dict[str, str] = Field(
         {}, description='oldest SDK served well, by platform, as JSON: {"ios": "1.2.0"}; what /v1/config says'
     )
+    trace_share: float = Field(
+        0, ge=0, le=1, description="share of requests whose spans go to OTEL_EXPORTER_OTLP_ENDPOINT; 0: tracing is off"
+    )
+    canary_keys: str = Field(
+        "", repr=False, description="pk_… and sk_… of a tenant called `canary`, comma between, for `service canary`"
+    )
+    canary_url: str = Field("http://127.0.0.1:8080", description="where `service canary` finds the API")
+    canary_every_s: float = Field(60, ge=1, le=3600, description="how often the canary's video is changed")
+    canary_port: int = Field(8083, ge=1, le=65535, description="port of the canary's /metrics")
     metrics_dir: Path = Field(Path("var/metrics"), description="where worker processes share their metrics")

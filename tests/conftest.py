@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.support.redis_server",
     "tests.support.running",
     "tests.support.indexing",
+    "tests.support.observed",
 ]

@@ -19,12 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from retrieval import audit
 from retrieval.database import writing
-from retrieval.videos import OPEN_END_S, OPEN_START_S, Video, parse_videos
+from retrieval.mirror import BATCH, Mirror
+from retrieval.videos import OPEN_END_S, OPEN_START_S, Video
 from service.operator.console import AsJson, Desk, TenantName, now_s, opened, run, show, who
 
-BATCH: Final = 1_000
 MAX_LINE_BYTES: Final = 4 << 20
-MAX_SHOWN: Final = 20
 FIELDS: Final = (
     "id", "title", "media_url", "description", "transcript", "tags", "categories", "creator", "playlists", "language",
     "countries", "poster_url", "duration_s", "status",
@@ -71,31 +70,22 @@ def export(
 
 async def imported(desk: Desk, tenant: str, file: Path, *, mirror: bool) -> dict[str, Any]:
     """What became of the lines of a file. Raises NotFound, StoreUnavailable, OSError."""
-    began, counts, problems, seen = time.monotonic(), dict.fromkeys(("created", "updated", "unchanged"), 0), [], set()
-    refused = 0
+    began = time.monotonic()
+    mirroring = Mirror(desk.catalogue, tenant, desk.settings.vector_dim, now_s())
     with _lines(file) as lines:
         while batch := list(islice(lines, BATCH)):
-            # Of a video that comes twice the last line counts, as it would over the API.
-            values = {value["id"] if _named(value) else number: (number, value) for number, value in batch}
-            places = [number for number, _ in values.values()]
-            parsed = parse_videos([value for _, value in values.values()], desk.settings.vector_dim)
-            for rejected in parsed.rejected:
-                refused += 1
-                said = "; ".join(f"{problem.pointer} {problem.message}" for problem in rejected.problems)
-                problems.append({"line": places[rejected.index], "id": rejected.id, "detail": said})
-            seen |= {one.video.id for one in parsed.accepted} | {one.id for one in parsed.rejected if one.id}
-            stored = await desk.catalogue.upsert(tenant, [one.video for one in parsed.accepted], now_s())
-            for outcome in stored.outcomes:
-                counts[outcome] += 1
-    removed = await _take_down(desk, tenant, seen) if mirror else 0
-    said_in_audit = {**counts, "refused": refused, "removed": removed, "file": file.name}
+            await mirroring.add(batch)
+    if mirror:
+        await mirroring.take_down_missing()
     async with writing(desk.engine) as connection:
-        note: dict[str, Any] = {"who": who(), "reason": "", "now_s": now_s(), "after": said_in_audit}
+        after = {**mirroring.counts, "file": file.name}
+        note: dict[str, Any] = {"who": who(), "reason": "", "now_s": now_s(), "after": after}
         await audit.record(connection, "catalogue.import", tenant, **note)
-    seconds = time.monotonic() - began
+    seconds, counts = time.monotonic() - began, mirroring.counts
     return {
-        **counts, "refused": refused, "removed": removed, "seconds": round(seconds, 2),
-        "per_second": round((sum(counts.values()) + refused) / max(seconds, 1e-9)), "problems": problems[:MAX_SHOWN],
+        **counts, "seconds": round(seconds, 2),
+        "per_second": round((sum(counts.values()) - counts["removed"]) / max(seconds, 1e-9)),
+        "problems": [{"line": line, "id": name, "detail": said} for line, name, said in mirroring.problems],
     }  # fmt: skip
 
 
@@ -126,21 +116,6 @@ def as_input(video: Video) -> dict[str, Any]:
     said["available_until"] = None if video.available_until_s == OPEN_END_S else _instant(video.available_until_s)
     said["vector"] = None if video.vector is None else video.vector.tolist()
     return {name: value for name, value in said.items() if value not in (None, "", (), [])}
-
-
-async def _take_down(desk: Desk, tenant: str, keep: set[str]) -> int:
-    gone, after = 0, ""
-    while page := await desk.catalogue.page(tenant, after, BATCH):
-        missing = [video.id for video in page if video.id not in keep and video.status != "removed"]
-        after = page[-1].id
-        if missing:
-            await desk.catalogue.remove(tenant, missing, now_s())
-            gone += len(missing)
-    return gone
-
-
-def _named(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("id"), str)
 
 
 @contextmanager

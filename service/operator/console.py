@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
@@ -27,6 +28,7 @@ from ranking.errors import PolicyError
 from retrieval import config as configs
 from retrieval.audit import Audit
 from retrieval.catalogue import Catalogue
+from retrieval.cms_listings import CmsListings
 from retrieval.config import Config
 from retrieval.counters import Counters, Popularity, popularity
 from retrieval.database import connect
@@ -36,12 +38,14 @@ from retrieval.flag_stores import FlagMirror, FlagStores, FlagTable, KillFiles
 from retrieval.journal import Journals
 from retrieval.playlists import Playlists
 from retrieval.policies import Policies
-from retrieval.recall import Recall
+from retrieval.popularity_log import PopularityLog
+from retrieval.serve_log import ServeLog
 from retrieval.snapshot import Snapshot
 from retrieval.store import Store
 from retrieval.tables import GLOBAL
 from retrieval.tenants import EVERYWHERE, Tenants
 from retrieval.view import View
+from service.past import Past
 from service.publishing import Publishing
 from service.settings import ServiceSettings
 
@@ -85,6 +89,10 @@ class Desk:
         return Deliveries(self.engine)
 
     @cached_property
+    def listings(self) -> CmsListings:
+        return CmsListings(self.engine)
+
+    @cached_property
     def audit(self) -> Audit:
         return Audit(self.engine)
 
@@ -105,8 +113,13 @@ class Desk:
         return Journals(self.redis)
 
     @cached_property
-    def recall(self) -> Recall:
-        return Recall(self.redis)
+    def serves(self) -> ServeLog:
+        return ServeLog(self.redis, self.settings.archive_url)
+
+    async def past(self, tenant: str) -> Past:
+        """What it takes to make a tenant's pages of the last day again. Raises NotFound, StoreUnavailable."""
+        served, versions = await self.served([tenant]), PopularityLog(self.settings.snapshot_dir)
+        return Past(self.serves, self.journals, self.policies, self.store, versions, served.view)
 
     async def served(self, tenants: Sequence[str] | None = None) -> Served:
         """The given tenants (default: all) as the service would show them. Raises NotFound, StoreUnavailable."""
@@ -199,6 +212,15 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str |
     for row in rows:
         table.add_row(*(cell(value) for value in row))
     return table
+
+
+def read_json(file: Path) -> Any:
+    """The JSON in a file, or on standard input for "-"; the end of the command if it is none."""
+    content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        fail(f"{file} is not JSON: {error}")
 
 
 def fields(value: dict[str, Any]) -> Table:

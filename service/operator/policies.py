@@ -18,13 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ranking.context import Context
-from ranking.hints import AGE_BANDS, country_code, language_code
+from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
 from retrieval.errors import NotFound
 from retrieval.journal import EMPTY
 from service.admin import instant, seconds
 from service.auth import rekeyed
 from service.checks import Verdict, as_json
-from service.explain import Explainer
+from service.explain import explained
 from service.operator.console import (
     AsJson,
     Desk,
@@ -32,9 +32,9 @@ from service.operator.console import (
     Scope,
     TenantName,
     cell,
-    fail,
     now_s,
     opened,
+    read_json,
     run,
     scope_of,
     show,
@@ -44,7 +44,7 @@ from service.operator.console import (
 )
 from service.publishing import PolicyRefused
 from service.ranked import replayed
-from service.routes.explain import before
+from service.replay import replay
 
 policy = typer.Typer(no_args_is_help=True, help="Weights and rules.")
 
@@ -58,7 +58,7 @@ def lint(file: File, scope: Scope, as_json_: AsJson = False) -> None:
     async def command() -> Verdict:
         async with opened() as desk:
             publishing = await desk.publishing(scope_of(scope))
-            return await publishing.judged(tenant_or_all(scope), _read(file), now_s=now_s(), users={})
+            return await publishing.judged(tenant_or_all(scope), read_json(file), now_s=now_s(), users={})
 
     verdict = run(command())
     _show_verdict(verdict, as_json_)
@@ -78,7 +78,7 @@ def diff(
             standing = await desk.policies.standing(tenant_or_all(scope))
             if file is None and standing.draft is None:
                 raise NotFound("draft", scope)
-            new = _read(file) if file is not None else standing.draft.body  # type: ignore[union-attr]  # not None here
+            new = read_json(file) if file is not None else standing.draft.body  # type: ignore[union-attr]  # not None here
             if version is not None:
                 return f"version {version}", (await desk.policies.get(tenant_or_all(scope), version)).body, new
             return f"version {standing.versions[0]} (live)", standing.live.body if standing.live else {}, new
@@ -105,7 +105,7 @@ def publish(
 
     async def command() -> tuple[int | None, Verdict]:
         async with opened() as desk:
-            tenant, document = tenant_or_all(scope), _read(file)
+            tenant, document = tenant_or_all(scope), read_json(file)
             publishing = await desk.publishing(scope_of(scope))
             live = (await desk.policies.standing(tenant)).versions[0] if if_version is None else if_version
             try:
@@ -173,7 +173,7 @@ def show_policy(
 def explain(
     tenant: TenantName,
     user: Annotated[str | None, typer.Option(help="user id as the app sends it; default: nobody in particular")] = None,
-    request: Annotated[str | None, typer.Option(help="request id of a page of the last hour")] = None,
+    request: Annotated[str | None, typer.Option(help="request id of a page of the last 24 hours")] = None,
     item: Annotated[list[str] | None, typer.Option(help="a video that may not be there; repeatable")] = None,
     limit: Annotated[int, typer.Option(min=1, max=50)] = 20,
     at: Annotated[str | None, typer.Option(help="time with an offset; default: now")] = None,
@@ -190,18 +190,20 @@ def explain(
         language=language_code(language),
         country=country_code(country),
         age_band=age_band if age_band in AGE_BANDS else "",
-        max_age=AGE_BANDS.get(age_band, 18),
+        max_age=age_ceiling(age_band),
     )
 
-    async def command() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    async def command() -> dict[str, Any]:
         async with opened() as desk:
-            return await _explained(desk, tenant, user, request, item or [], context, limit)
+            if request is not None:
+                return await _explained_again(desk, tenant, request, item or [])
+            return await _explained(desk, tenant, user, item or [], context, limit)
 
-    items, asked_about = run(command())
+    said = run(command())
     if as_json_:
-        show({"items": items, "asked_about": asked_about}, True)
+        show(said, True)
         return
-    for one in items + asked_about:
+    for one in said["items"] + said["asked_about"]:
         Console().print(explanation(one))
 
 
@@ -232,30 +234,22 @@ def explanation(one: dict[str, Any]) -> Table | Text:
 
 
 async def _explained(
-    desk: Desk, tenant: str, user: str | None, request: str | None, wanted: list[str], context: Context, limit: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    desk: Desk, tenant: str, user: str | None, wanted: list[str], context: Context, limit: int
+) -> dict[str, Any]:
+    """The first page that a user would get."""
     view = (await desk.served([tenant])).view(tenant)
-    page = None if request is None else await desk.recall.find(tenant, request)
-    key = page.user_key if page else rekeyed(user, view.tenant.pepper, "--user") if user else None
+    key = rekeyed(user, view.tenant.pepper, "--user") if user else None
     journal = EMPTY if key is None else await desk.journals.read(tenant, key)
-    if page is not None:
-        journal, context, limit = before(journal, page.at_s), page.context, page.limit
-        if page.mode not in ("personalised", "cold_start"):
-            journal = EMPTY
-    else:
-        # The seed that the feed takes for this user at this hour, so that it is the same page.
-        context = replace(context, seed=zlib.crc32(f"{key}:{context.now_s // 3600}".encode()))
-    explainer = Explainer(replayed(view, journal, context, limit))
-    items = explainer.page() if page is None else [explainer.numbered(one) for one in page.items]
-    return items, [explainer.missing(one) for one in wanted]
+    # The seed that the feed takes for this user at this hour, so that it is the same page.
+    context = replace(context, seed=zlib.crc32(f"{key}:{context.now_s // 3600}".encode()))
+    return explained(replayed(view, journal, context, limit), None, wanted)
 
 
-def _read(file: Path) -> Any:
-    content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        fail(f"{file} is not JSON: {error}")
+async def _explained_again(desk: Desk, tenant: str, request_id: str, wanted: list[str]) -> dict[str, Any]:
+    """A page that was served."""
+    served = await desk.serves.find(request_id, now_s=now_s(), tenant=tenant)
+    again = await replay(await desk.past(tenant), served)
+    return {"identical": again.identical, **explained(again.made.listed, served.items, wanted)}
 
 
 def _lines(body: Any) -> list[str]:

@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from retrieval.errors import Problem
-from service.auth import user_key, view_of
+from service.auth import authenticate, user_key
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.events import MAX_BYTES, MAX_EVENTS, record
 from service.requests import body_of, json_of, list_of
 from service.resources import Resources
+from service.telemetry import observe_events
 
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 
@@ -25,8 +26,10 @@ _MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 async def events(request: Request) -> Response:
     """Store what users did. 207 with a result per event; the same ids may be sent again."""
     resources: Resources = request.app.state.resources
-    view = view_of(request, resources.live, "pk", now_s=resources.now_s)
+    principal = authenticate(request, resources.live, "pk", now_s=resources.now_s)
+    view = resources.live.view(principal.tenant or "")
     key = user_key(request, view.tenant.pepper)
+    resources.batches.charge(view.tenant.id, key, principal.key_id)
     value = json_of(inflated(await body_of(request, MAX_BYTES), request.headers.get("content-encoding", "")))
     outcome = await record(
         list_of(value, "events", MAX_EVENTS),
@@ -36,6 +39,7 @@ async def events(request: Request) -> Response:
         now_s=resources.now_s,
         stream=resources.written,
     )
+    observe_events(outcome)
     return Response(orjson.dumps(asdict(outcome)), 207, media_type="application/json")
 
 

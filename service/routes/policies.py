@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ranking.context import Context
-from ranking.hints import AGE_BANDS, country_code, language_code
+from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
 from retrieval.errors import InvalidInput, NotFound, Problem
 from retrieval.journal import EMPTY, Journal
 from retrieval.policies import PolicyVersion, Standing
@@ -182,7 +182,7 @@ def _situation(value: Mapping[str, Any], now_s: int) -> Context:
         language=language_code(hints["language"]),
         country=country_code(hints["country"]),
         age_band=hints["age_band"],
-        max_age=AGE_BANDS.get(hints["age_band"], 18),
+        max_age=age_ceiling(hints["age_band"]),
         cohort=hints["cohort"],
     )
 

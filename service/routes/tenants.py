@@ -7,11 +7,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.errors import NotFound, Problem
+from retrieval.errors import Problem
 from retrieval.tenants import Key, Tenant
 from service.admin import answer, body, instant, operator, seconds
 from service.errors import InvalidRequest
-from service.requests import object_of, text_of
+from service.requests import if_match, object_of, text_of, versions_in
 
 
 async def get_tenants(request: Request) -> Response:
@@ -28,16 +28,18 @@ async def post_tenant(request: Request) -> Response:
 
 
 async def patch_tenant(request: Request) -> Response:
-    """Suspend a tenant or bring it back: {"status": "suspended" or "active", "reason"}."""
+    """Suspend a tenant or bring it back: {"status": "suspended" or "active", "reason"}. If-Match: its `tag`, or *."""
     who = operator(request)
+    if_tag = _if_tag(request)
     value = object_of(await body(request), "status", "reason")
     status, reason = text_of(value, "status", "reason")
     if status not in ("active", "suspended"):
         raise InvalidRequest([Problem("/status", "must be active or suspended")])
     tenants, tenant_id = who.resources.tenants, request.path_params["id"]
     change = tenants.suspend if status == "suspended" else tenants.resume
-    await change(tenant_id, who.now_s, who=who.who, reason=reason)
-    return answer(shape(await tenants.get(tenant_id)))
+    await change(tenant_id, who.now_s, who=who.who, reason=reason, if_tag=if_tag)
+    changed = await tenants.get(tenant_id)
+    return answer(shape(changed), tag=str(changed.tag))
 
 
 async def get_keys(request: Request) -> Response:
@@ -64,31 +66,39 @@ async def post_key(request: Request) -> Response:
 
 
 async def patch_key(request: Request) -> Response:
-    """End a key now, {"revoked": true}, or later, {"expires_at": ...}: rotation is a new key, then this for the old."""
+    """End a key now, {"revoked": true}, or later, {"expires_at": ...}: rotation is a new key, then this for the old.
+
+    If-Match: the key's `tag`, or *.
+    """
     who = operator(request)
+    if_tag = _if_tag(request)
     value = object_of(await body(request), "revoked", "expires_at", "reason")
-    key_id, reason = request.path_params["id"], value.get("reason", "")
+    key_id, tenants = request.path_params["id"], who.resources.tenants
+    note: dict[str, Any] = {"who": who.who, "reason": str(value.get("reason", ""))[:500], "if_tag": if_tag}
     if value.get("revoked") is True:
-        await who.resources.tenants.revoke(key_id, who.now_s, who=who.who, reason=str(reason)[:500])
+        await tenants.revoke(key_id, who.now_s, **note)
     elif "expires_at" in value:
-        at_s = seconds(value["expires_at"], "/expires_at")
-        await who.resources.tenants.expire_key(key_id, at_s, who.now_s, who=who.who, reason=str(reason)[:500])
+        await tenants.expire_key(key_id, seconds(value["expires_at"], "/expires_at"), who.now_s, **note)
     else:
         raise InvalidRequest([Problem("", 'must be {"revoked": true} or {"expires_at": "..."}')])
-    found = [key for key in await who.resources.tenants.keys() if key.id == key_id]
-    if not found:
-        raise NotFound("key", key_id)
-    return answer(shape_key(found[0], who.now_s))
+    (changed,) = [key for key in await tenants.keys() if key.id == key_id]
+    return answer(shape_key(changed, who.now_s), tag=str(changed.tag))
 
 
 def shape(tenant: Tenant) -> dict[str, Any]:
     """A tenant as JSON, without its pepper."""
-    said = {"id": tenant.id, "name": tenant.name, "status": tenant.status}
+    said = {"id": tenant.id, "tag": str(tenant.tag), "name": tenant.name, "status": tenant.status}
     return said | {"catalogue_version": tenant.version, "created_at": instant(tenant.created_s)}
 
 
 def shape_key(key: Key, now_s: int) -> dict[str, Any]:
     """A key as JSON, without its hash."""
-    said = {"id": key.id, "tenant": key.tenant_id, "scope": key.scope, "label": key.label}
+    said = {"id": key.id, "tag": str(key.tag), "tenant": key.tenant_id, "scope": key.scope, "label": key.label}
     times = {"created_at": key.created_s, "expires_at": key.expires_s, "revoked_at": key.revoked_s}
     return said | {"valid": key.valid_at(now_s)} | {name: instant(at_s) for name, at_s in times.items()}
+
+
+def _if_tag(request: Request) -> int | None:
+    """The tag of the state that was looked at; * is any: a leaked key must not wait for a second look."""
+    tag = if_match(request)
+    return None if tag == "*" else versions_in(tag, 1)[0]

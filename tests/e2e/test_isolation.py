@@ -6,17 +6,22 @@ the same body once the id that was asked for is taken out of it.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from service.openapi import Operation
+from retrieval.database import connect
+from retrieval.deliveries import Deliveries, Delivery
+from retrieval.tenants import NewKey
+from service.operation import Operation
 from service.operations import OPERATIONS
 from tests.service.test_openapi import request_of
+from tests.service.test_webhooks import signed
 from tests.support.keys import change_tenants, new_key
-from tests.support.running import user_id, video
+from tests.support.running import finished, user_id, video
 from tests.support.served import Served, served
 
 by_name = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -43,6 +48,9 @@ class World:
             scope: new_key(service, None if scope == "adm" else "acme", scope, expires_s=service.now_s + 1).clear
             for scope in ("pk", "sk", "adm")
         }
+        of_asleep = _bearer(new_key(service, "asleep", "sk"))
+        made = service.client.post("/v1/admin/webhooks/secrets", json={}, headers=of_asleep)
+        self.secret = base64.b64decode(made.json()["secret"].removeprefix("whsec_"))
         suspended = new_key(service, "asleep", "pk").clear, new_key(service, "asleep", "sk").clear
         self.suspended = dict(zip(("pk", "sk"), suspended, strict=True))
         change_tenants(service, "suspend", "asleep", service.now_s)
@@ -113,6 +121,34 @@ def test_a_suspended_tenant_gets_nothing(world: World, operation: Operation) -> 
     if operation.scope in world.suspended:
         answer = ask(world, operation, world.suspended[operation.scope])
         assert (answer.status_code, answer.json()["type"]) == (403, "/problems/tenant-suspended")
+
+
+def test_a_suspended_tenants_cms_is_told(world: World) -> None:
+    """403 for a delivery it signed, and nothing of it is stored; who cannot sign does not even learn that."""
+    body = b'{"type":"video.removed","timestamp":"2026-11-22T12:00:00Z","data":{"id":"a"}}'
+    answers = {}
+    for name, key in (("signed", world.secret), ("forged", b"x" * 32)):
+        headers = {"Content-Type": "application/json", **signed(body, key, at_s=world.service.now_s)}
+        answers[name] = [
+            world.service.client.post(f"/v1/webhooks/cms?tenant={tenant}", content=body, headers=headers)
+            for tenant in ("asleep", "nobody")
+        ]
+    assert [one.status_code for one in answers["signed"]] == [403, 401]
+    assert answers["signed"][0].json()["type"] == "/problems/tenant-suspended"
+    assert {one.content for one in answers["forged"]} == {answers["signed"][1].content}
+    assert finished(_deliveries(world, "asleep")) == []
+
+
+async def _deliveries(world: World, tenant: str) -> list[Delivery]:
+    engine = connect(world.service.place.database_url)
+    try:
+        return await Deliveries(engine).recent(tenant, 10)
+    finally:
+        await engine.dispose()
+
+
+def _bearer(key: NewKey) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.clear}"}
 
 
 @by_name

@@ -23,13 +23,14 @@ from tests.support.running import Json, System, eventually, finished, system, vi
 
 TENANT = "switch"
 ALWAYS_S = 5.0
+HASTY = {"FEED_USER_REQUESTS_PER_S": "0"}  # these users scroll as fast as they are answered
 
 
 @pytest.fixture
 def s(redis_url: str, tmp_path: Path) -> Iterator[System]:
     """A system on a Redis database of its own, because the switch is for all tenants."""
     videos = [video(f"v{n}", f"{('bread', 'trains', 'chess')[n % 3]} {n}", creator=f"c{n % 20}") for n in range(300)]
-    with system(tmp_path, redis_url.removesuffix("/0") + "/7", {TENANT: videos}) as running:
+    with system(tmp_path, redis_url.removesuffix("/0") + "/7", {TENANT: videos}, env=HASTY) as running:
         running.events(TENANT, "pia", ("like", "v1"), ("like", "v4"))
         yield running
 

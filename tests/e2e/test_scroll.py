@@ -189,10 +189,15 @@ class Scroll:
         self.hints, self.turmoil = drawn["hints"], drawn["turmoil"]
         # A page of one would take a thousand requests.
         self.limit = drawn["limit"] if len(tenant.videos) < 300 else max(drawn["limit"], 20)
-        self.user = drawn["user"] and f"{drawn['user']} {next(NUMBERS)}"
+        self.user = drawn["user"] and self.newcomer(drawn["user"])
         self.shown: list[str] = []
         self.seen: set[str] = set()
         self.touched: set[str] = set()
+
+    def newcomer(self, kind: str) -> str:
+        """A user nobody has heard of, and who is not held out: a hold-out's chain may begin anew without Redis."""
+        names = (f"{kind} {number}" for number in NUMBERS)
+        return next(name for name in names if self.service.decision(self.tenant.name, name) == "personalised")
 
     def run(self) -> None:
         if self.user and self.user.startswith("fan"):

@@ -24,6 +24,7 @@ from retrieval.archive import Archive
 from retrieval.database import connect
 from retrieval.erasure import rekeyed
 from retrieval.tenants import Tenants
+from tests.support.collector import Collector, collecting
 from tests.support.redis_server import free_port
 from tests.support.running import HOST, Json, System, eventually, finished, read, system, video
 
@@ -205,15 +206,27 @@ def canary_everywhere(running: System, user: str) -> str:
     read(running.call("POST", "/v1/events", keys.publishable, headers={"Feed-User": address}, json={"events": []}), 400)
     read(running.call("GET", "/v1/feed", f"pk_{address}", headers=me), 401)
     read(running.call("DELETE", f"/v1/users/{address}", keys.secret), 400)
+    said = dict.fromkeys(("User-Agent", "Referer", "Cookie", "X-Request-Id", "X-Forwarded-For", "traceparent"), address)
+    read(running.call("GET", "/v1/feed", keys.publishable, headers={**me, **said, "If-None-Match": address}), 200)
+    read(running.call("GET", f"/v1/feed?explain=1&item={address}", keys.secret, headers=me), 200)
+    read(running.call("GET", f"/v1/explain/{address}", keys.secret), 404)
+    read(running.call("GET", f"/v1/admin/videos/{address}", keys.secret), 404)
+    read(running.call("GET", f"/v1/{address}", keys.publishable), 404)
+    read(running.call("POST", f"/v1/webhooks/cms?tenant={address}", address, json={"to": address}, headers=said), 401)
     return address
 
 
+def traced_to(collector: Collector) -> dict[str, str]:
+    """Settings under which every request is traced."""
+    return {**QUICK, "FEED_TRACE_SHARE": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+
+
 def test_an_erased_user_is_in_no_byte_of_any_store_or_log(tmp_path: Path, server: Server) -> None:
-    """A canary is used everywhere and erased; then neither what the app calls it nor our own key is anywhere, and an
-    address or a key in clear text never was."""
+    """A canary is used everywhere and erased; then neither what the app calls it nor our own key is in any file, log
+    line, metric or span, and an address or a key in clear text never was."""
     canary = "CanaryCanary" * 4
     place = tmp_path / "system"
-    with system(place, server.url, {"acme": VIDEOS}, env=QUICK) as running:
+    with collecting() as collector, system(place, server.url, {"acme": VIDEOS}, env=traced_to(collector)) as running:
         keys = running.tenants["acme"]
         running.visible("acme", "v1")
         address = canary_everywhere(running, canary)
@@ -228,8 +241,8 @@ def test_an_erased_user_is_in_no_byte_of_any_store_or_log(tmp_path: Path, server
         eventually(lambda: running.call("GET", location, keys.secret).json()["state"] == "done")
         receipt = running.call("GET", location, keys.secret).json()
         assert receipt["counts"]["archived_events"] == 1
-        assert receipt["counts"]["archived_serves"] == 2
-        assert receipt["counts"]["journal_entries"] == 41
+        assert receipt["counts"]["archived_serves"] == 3
+        assert receipt["counts"]["journal_entries"] == 61
         assert running.call("GET", location, keys.publishable).status_code == 403
 
         late = {"id": str(uuid4()), "type": "like", "item_id": "v1", "occurred_at": "2026-01-01T00:00:00Z"}
@@ -238,12 +251,17 @@ def test_an_erased_user_is_in_no_byte_of_any_store_or_log(tmp_path: Path, server
         refused = read(running.call("POST", "/v1/events", keys.publishable, headers=me, json=sent), 207)
         assert [one["code"] for one in refused["rejected"]] == ["erased"]
 
-        metrics = httpx.get(f"http://{HOST}:{running.health_port}/metrics").text
         forbidden = (canary, user_key, address, "canary.bird", keys.publishable, keys.secret)
-        assert not [text for text in forbidden if text in metrics]
+        for port in (running.health_port, *running.daemon_ports):
+            metrics = httpx.get(f"http://{HOST}:{port}/metrics").text
+            assert "acme" in metrics
+            assert not [text for text in forbidden if text in metrics]
         # The server removes the log it has written anew in the background.
         eventually(lambda: not [text for text in forbidden if holding(text, place, server.folder)])
     assert not [path for text in forbidden for path in holding(text, place, server.folder)]
+    traces = b"".join(collector.bodies)
+    assert b"/v1/events" in traces
+    assert not [text for text in forbidden if text.encode() in traces]
 
 
 def test_the_operator_erases_with_a_command(tmp_path: Path, server: Server) -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from indexer.generations import Base, Contents, fold, rebased
+from indexer.generations import Base, Contents, departing, fold, rebased, remembered
 from retrieval.rows import Rows, card
 from retrieval.snapshot import Snapshot
 from retrieval.store import Manifest, Store
@@ -102,7 +102,7 @@ class Generations(RuleBasedStateMachine):
         """Items, cards, versions and vectors are those of the newest states, once each."""
         items = sorted(self.model)
         rows = self.snapshot.rows(np.array(items, np.uint32))
-        assert sorted(self.snapshot.live_rows().columns["item"].tolist()) == items
+        assert sorted(self.snapshot.current_rows().columns["item"].tolist()) == items
         assert self.snapshot.n_items == len(items)
         assert self.snapshot.cards(rows) == [card(self.model[item]) for item in items]
         assert self.snapshot.column("version", rows).tolist() == [self.model[item].version for item in items]
@@ -177,4 +177,51 @@ def test_rows_that_a_folded_base_lacks_stay_beside_it(tmp_path: Path) -> None:
     more = contents.changed(some_rows([50], version=2), np.zeros(0, np.uint32))
     snapshot = store.open(more.write(store, manifest_of("acme", 2, version=6)))
     after = store.open(rebased(snapshot, base).write(store, manifest_of("acme", 3, version=6)))
-    assert sorted(after.live_rows().columns["item"].tolist()) == [*range(10), 50]
+    assert sorted(after.current_rows().columns["item"].tolist()) == [*range(10), 50]
+
+
+DAY_S = 86_400
+
+
+def departed_rows(items: range, left_s: int) -> Rows:
+    """Rows of videos that left one second after the other."""
+    videos = [departing(a_video(item, updated_s=left_s + item)) for item in items]
+    return rows_of(videos)
+
+
+def test_a_departed_video_is_found_and_does_not_live(tmp_path: Path) -> None:
+    """Its vector is at hand by its number, through a fold as well; no search, no mask and no count has it."""
+    store = Store(tmp_path)
+    contents = Contents.empty(DIM).changed(some_rows(range(20)), EMPTY).changed(departed_rows(range(5, 8), 10), EMPTY)
+
+    def published(contents: Contents, generation: int) -> tuple[Snapshot, Contents]:
+        manifest = contents.write(store, manifest_of("acme", generation))
+        snapshot = store.open(manifest)
+        return snapshot, Contents.of(snapshot, dict(manifest.segments))
+
+    snapshot, _ = published(contents, 1)
+    folded, contents = published(rebased(snapshot, fold(store, snapshot)), 2)
+    for one in (snapshot, folded):
+        assert one.n_items == 17
+        rows = one.rows(np.arange(5, 8, dtype=np.uint32))
+        expected = [vector_of(a_video(item, updated_s=10 + item)) for item in range(5, 8)]
+        assert np.allclose(one.vectors(rows), expected, atol=1e-3)
+        found, _ = one.search(unit_vectors(1), 100, one.live)
+        assert not set(one.column("item", found[found >= 0]).tolist()) & {5, 6, 7}
+    back, _ = published(contents.changed(some_rows(range(6, 7)), EMPTY), 3)
+    assert back.n_items == 18
+
+
+@pytest.mark.parametrize("living", [10, 50_000])
+def test_not_too_many_departed_videos_are_remembered(living: int) -> None:
+    """A thousand, or a tenth of what lives; the last ones to leave, and none that left 90 days before the last."""
+    columns = some_rows(range(2)).take(np.zeros(living, np.int64))
+    left = departed_rows(range(6000), 100 * DAY_S)
+    kept = remembered(Rows.concat([columns, left])).columns
+    departed = kept["item"][kept["available_from_s"] >= kept["available_until_s"]]
+    most = max(1000, living // 10)
+    assert len(kept["item"]) - len(departed) == living
+    assert sorted(departed.tolist()) == list(range(6000 - most, 6000))
+    old = departed_rows(range(100), 10 * DAY_S - 200)
+    both = remembered(Rows.concat([old, left.take(np.arange(100))])).columns["available_until_s"]
+    assert both.min() == 100 * DAY_S

@@ -174,6 +174,25 @@ async def test_an_interrupted_catch_up_goes_on_where_it_was(indexing: Indexing) 
     assert indexing.snapshot("acme").n_items == 1200
 
 
+async def test_a_removed_video_is_remembered_and_not_encoded(indexing: Indexing) -> None:
+    """Its vector stays at hand, in an index made from nothing too; a draft that never was anything leaves no trace."""
+    await indexing.put("acme", video("a", "bread"), video("b", "trains"), video("c", "chess", status="draft"))
+    daemon = indexing.daemon()
+    await daemon.once()
+    snapshot = indexing.snapshot("acme")
+    number = snapshot.find("b")
+    before = snapshot.vectors(snapshot.rows(np.array([number], np.uint32)))
+    await indexing.remove("acme", "b", "c")
+    await daemon.once()
+    await daemon.rebuild_from_nothing("acme")
+    assert indexing.encoder.texts_encoded == ["bread", "trains"]
+    assert indexing.shown("acme") == ["a"]
+    snapshot = indexing.snapshot("acme")
+    assert snapshot.n_items == 1 and snapshot.n_rows == 8
+    assert snapshot.find("c") is None
+    assert np.array_equal(snapshot.vectors(snapshot.rows(np.array([number], np.uint32))), before)
+
+
 # --- folding
 
 
@@ -186,7 +205,7 @@ async def test_what_lies_beside_the_base_is_folded_into_it(indexing: Indexing) -
     await indexing.remove("acme", "v0")
     await daemon.once()
     snapshot = indexing.snapshot("acme")
-    assert [len(segment) for segment in snapshot.segments] == [59]
+    assert [len(segment) for segment in snapshot.segments] == [60], "v0 is remembered"
     assert not len(snapshot.dead)
     assert indexing.shown("acme") == names(range(1, 60))
 
@@ -209,7 +228,7 @@ async def test_changes_while_folding_stay_visible(indexing: Indexing) -> None:
     tenant.fold = folding
     await rebuild.catch_up(tenant)
     snapshot = indexing.snapshot("acme")
-    assert [len(segment) for segment in snapshot.segments] == [70, 2]
+    assert [len(segment) for segment in snapshot.segments] == [70, 3], "v4 is remembered"
     assert sorted(snapshot.dead.tolist()) == [3, 4]
     assert indexing.shown("acme") == sorted(set(names(range(71))) - {"v4"})
 

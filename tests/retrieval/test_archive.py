@@ -9,6 +9,7 @@ import pytest
 from retrieval.archive import COLUMNS, EVENTS, MANY_FILES, SERVES, Archive
 from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.journal import DAY_S
+from retrieval.stream import SERVE_FIELDS, Serve, ServedItem
 
 NOW_S = 1_795_000_000
 NOON_S = NOW_S // DAY_S * DAY_S + DAY_S // 2
@@ -22,8 +23,10 @@ def event(n: int, user: str = USER, at_s: int = NOW_S, request_id: str = "aa") -
 
 def serve(request_id: str, user: str = USER, at_s: int = NOW_S, items: int = 2) -> tuple[Any, ...]:
     """One row of the serves table."""
-    page = [(item, item, "for_you", 0.5, None) for item in range(items)]
-    return ("acme", user, request_id, at_s, "personalised", "home", 3, "1.2", 9, 0, page)
+    page = [ServedItem(item, item, "for_you", 0.5) for item in range(items)]
+    down, degraded = ([7, 9], ["all_seen"]) if items else ([], [])
+    facts = ("acme", user, request_id, at_s, "personalised", "home", 3, "1.2", 9, 0)
+    return Serve(*facts, down=down, degraded=degraded, items=page).row()
 
 
 def add(archive: Archive, table: str, rows: Sequence[tuple[Any, ...]], shard: int = 1) -> None:
@@ -57,6 +60,26 @@ def test_rows_come_back_as_they_were_added(archive: Archive) -> None:
             parts = ("item", "position", "reason", "score", "propensity")
             expected["items"] = [dict(zip(parts, item, strict=True)) for item in row[-1]]
         assert [{name: one[name] for name in names} for one in found] == [expected]
+
+
+def test_a_table_of_an_older_version_gets_the_columns_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was archived before stays, without a value there; what comes now is complete."""
+    new = ("chain", "down", "degraded")
+    old = tuple(one for one in COLUMNS[SERVES] if one.name not in new)
+    places = [at for at, one in enumerate(COLUMNS[SERVES][1:]) if one.name not in new]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("retrieval.archive.COLUMNS", {**COLUMNS, SERVES: old})
+        add(Archive(str(tmp_path)), SERVES, [tuple(serve("aa")[at] for at in places)])
+    now = Archive(str(tmp_path))
+    add(now, SERVES, [serve("bb")])
+    found = now.query("SELECT chain, down, degraded, surface FROM serves ORDER BY request_id")
+    assert found[0] == {"chain": None, "down": None, "degraded": None, "surface": "home"}
+    assert found[1] == {"chain": "", "down": [7, 9], "degraded": ["all_seen"], "surface": "home"}
+
+
+def test_the_columns_are_the_fields_of_a_page() -> None:
+    """The stream's entries go into the table as they are."""
+    assert tuple(one.name for one in COLUMNS[SERVES][1:]) == SERVE_FIELDS
 
 
 def test_rows_and_place_are_one_step(archive: Archive, tmp_path: Path) -> None:

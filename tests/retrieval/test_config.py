@@ -83,6 +83,7 @@ async def test_a_malformed_policy_never_takes_effect(engine: AsyncEngine) -> Non
     fresh = await load(engine, Config())
     assert fresh.policies["acme"].weights == fresh.policies["other"].weights
     assert fresh.policy_versions["acme"] == "0.0"
+    assert (good.refused, bad.refused, fresh.refused) == ([], ["acme"], ["acme"])
 
 
 async def test_the_copy_is_the_configuration(engine: AsyncEngine, tmp_path: Path) -> None:

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from retrieval import keys
-from retrieval.counters import COUNTED_AS, COUNTS, MEASURES, WINDOWS_H, Counters, added, popularity, windows_of
+from retrieval.counters import (
+    COUNTED_AS,
+    COUNTS,
+    HALF_LIVES_H,
+    MEASURES,
+    NOTHING_BEFORE,
+    Before,
+    Counters,
+    added,
+    folded,
+    popularity,
+    windows_of,
+)
 from retrieval.errors import StoreUnavailable
 from retrieval.journal import Signal
 
@@ -41,32 +53,53 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @given(HOURS)
-def test_windows_are_the_sums_of_their_hours(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
-    """Each window holds exactly what happened in it, item by item."""
+def test_what_was_counted_is_half_after_each_half_life(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
+    """Each window holds everything, faded by its age, item by item."""
     windows = windows_of({hour: counts(*rows) for hour, rows in hours.items()}, now_hour=HOUR)
-    for column, length_h in enumerate(WINDOWS_H):
+    for column, half_life_h in enumerate(HALF_LIVES_H):
         expected: dict[int, npt.NDArray[np.float64]] = {}
         for hour, rows in hours.items():
-            for item, sums in rows if HOUR - hour < length_h else ():
-                expected[item] = expected.get(item, np.zeros(len(MEASURES))) + sums
+            for item, sums in rows:
+                faded = np.array(sums) * 0.5 ** ((HOUR - hour) / half_life_h)
+                expected[item] = expected.get(item, np.zeros(len(MEASURES))) + faded
         found = dict(zip(windows["item"].tolist(), windows["sums"][:, column], strict=True))
-        assert all(np.allclose(found[item], sums) for item, sums in expected.items())
-        assert all(not found[item].any() for item in set(found) - set(expected))
+        assert all(np.allclose(found[item], sums, rtol=1e-4) for item, sums in expected.items())
+        assert set(found) == set(expected)
+
+
+@given(HOURS, st.integers(HOUR - 210, HOUR))
+def test_hours_that_were_folded_count_as_if_they_were_kept(
+    hours: dict[int, list[tuple[int, tuple[float, ...]]]], up_to: int
+) -> None:
+    """One sum instead of many hours says the same, also when it is made in two steps and the hours are still there."""
+    kept = {hour: counts(*rows) for hour, rows in hours.items()}
+    before = folded(folded(NOTHING_BEFORE, kept, up_to=up_to - 3), kept, up_to=up_to)
+    whole, parted = windows_of(kept, now_hour=HOUR), windows_of(kept, now_hour=HOUR, before=before)
+    assert np.array_equal(whole["item"], parted["item"])
+    assert np.allclose(whole["sums"], parted["sums"], rtol=1e-4, atol=1e-4)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(0, 400))
+def test_a_quiet_time_leaves_popularity_as_it_was(engaged: list[int], quiet_h: int) -> None:
+    """What fades alike stays: nothing falls out of a window."""
+    kept = {HOUR: counts(*[(item, (2.0 * n, 1.0 * n, 0.1 * n, 0.0)) for item, n in enumerate(engaged)])}
+    now, later = (popularity(windows_of(kept, now_hour=HOUR + h)).table for h in (0, quiet_h))
+    assert np.allclose(now, later, atol=0.02)
 
 
 @given(HOURS)
 def test_popularity_is_between_0_and_1(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
     """Finite and in range for every count, and 0 for what was never counted."""
     found = popularity(windows_of({hour: counts(*rows) for hour, rows in hours.items()}, now_hour=HOUR))
-    for values in (*found.of(np.arange(40, dtype=np.uint32)), found.popularity, found.trending):
+    for values in (*found.of(np.arange(40, dtype=np.uint32)), found.table):
         assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
-    assert not found.of(np.array([10**6], np.uint32))[0].any()
+    assert not found.of(np.array([10**6], np.uint32)).any()
 
 
 def test_one_like_of_one_view_is_not_the_top() -> None:
     """With few impressions an item is drawn to the mean."""
     found = popularity(windows_of({HOUR: counts((1, (1000, 600, 90, 50)), (2, (1, 0, 1, 0)))}, now_hour=HOUR))
-    assert found.popularity[1] > found.popularity[2]
+    assert (found.table[1] > found.table[2]).all()
 
 
 def test_every_event_of_a_user_is_counted_as_something() -> None:
@@ -96,6 +129,20 @@ async def test_the_service_reads_what_was_published(redis: Redis) -> None:
     assert not len(await counters.windows("other"))
     await redis.set(keys.windows("acme"), b"junk")
     assert not len(await counters.windows("acme"))
+
+
+async def test_what_is_folded_is_kept_and_expires(redis: Redis) -> None:
+    """With the hour up to which it is folded; junk in its place is nothing, and it does not stay for ever."""
+    counters = Counters(redis)
+    assert await counters.before("acme") == NOTHING_BEFORE
+    before = folded(NOTHING_BEFORE, {HOUR: counts((7, (5, 4, 3, 2)))}, up_to=HOUR)
+    await counters.keep_before("acme", before)
+    found = await counters.before("acme")
+    assert found.hour == HOUR and (found.sums == before.sums).all()
+    assert 0 < await redis.ttl(keys.before("acme")) <= 400 * 86_400
+    await redis.set(keys.before("acme"), b"junk")
+    assert isinstance(await counters.before("acme"), Before)
+    assert not len((await counters.before("acme")).sums)
 
 
 async def test_a_store_that_is_away_says_so() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from retrieval import live as live_module
 from retrieval.counters import Counters
 from retrieval.database import connect
-from retrieval.errors import NotFound
+from retrieval.errors import NotFound, StoreUnavailable
 from retrieval.live import Live
 from retrieval.policies import Policies
 from retrieval.store import Store
@@ -181,6 +181,25 @@ async def test_a_refusal_is_said_once(worker: Worker, capsys: pytest.CaptureFixt
     for _ in range(5):
         await live.refresh_snapshots()
     assert capsys.readouterr().out.count("snapshot_refused") == 1
+    assert live.refused == ["acme"]
+    worker.publish(3)
+    await live.refresh_snapshots()
+    assert live.refused == []
+
+
+async def test_what_fails_at_every_look_is_said_once(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a store away a loop fails several times a second; the log has its beginning and its end."""
+    live = worker.live()
+
+    async def away() -> None:
+        raise StoreUnavailable("gone")
+
+    for _ in range(3):
+        await live._attempt("config", away)
+    await live._attempt("config", live.refresh_config)
+    await live._attempt("config", live.refresh_config)
+    said = capsys.readouterr().out
+    assert (said.count("refresh_failed"), said.count("refreshed_again")) == (1, 1)
 
 
 async def test_one_tenants_trouble_is_its_own(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,34 @@ def test_nothing_is_swept_while_a_manifest_cannot_be_read(store: Store) -> None:
     assert len(list((store.root / "acme" / "segments").iterdir())) == 3
 
 
+def test_what_was_current_lately_stays(store: Store) -> None:
+    """A generation is needed for a day after it was replaced, not after it was made."""
+    for generation in range(1, 7):
+        published(store, "acme", generation, some_rows(range(generation)))
+    for number, pointer in enumerate(reversed(store.kept("acme"))):
+        age(store._manifest_path("acme", pointer), LONG_AGO_S + 1000 * number)
+    for path in (store.root / "acme" / "segments").iterdir():
+        age(path, LONG_AGO_S)
+    store.sweep("acme", now_s=LONG_AGO_S + 6000, keep=1, keep_s=3500)
+    assert [generation for generation, _ in store.kept("acme")] == [6, 5, 4, 3]  # 3 was replaced at +3000, 2 at +2000
+    for pointer in store.kept("acme"):
+        store.open(store.manifest("acme", pointer))
+    assert len(list((store.root / "acme" / "segments").iterdir())) == 4
+
+
+def test_what_is_kept_for_a_day_has_a_limit(store: Store) -> None:
+    """Beyond it the oldest go, a segment that several generations share counts once, and the newest ones are free."""
+    base = written(store, "acme", some_rows(range(50)))
+    for generation in range(1, 8):
+        store.publish(manifest_of("acme", generation, (*base, *written(store, "acme", some_rows([60]), kind="fresh"))))
+    aged(store)
+    fresh = [path for path in (store.root / "acme" / "segments").iterdir() if path.name.startswith("fresh")]
+    one_bytes = sum(file.stat().st_size for file in fresh[0].iterdir())
+    store.sweep("acme", now_s=LONG_AGO_S + 1000, keep=2, keep_s=1e6, keep_bytes=3.5 * one_bytes)
+    assert [generation for generation, _ in store.kept("acme")] == [7, 6, 5, 4, 3]
+    assert opened(store).n_items == 51
+
+
 def test_a_reader_is_never_disturbed_by_publishing_and_sweeping(store: Store) -> None:
     """With the newest three kept, whoever follows CURRENT opens it, while another publishes as fast as it can."""
     published(store, "acme", 1, some_rows(range(1)))

@@ -40,7 +40,7 @@ def like(n: int, item: int = 7, at_s: int = NOW_S) -> Event:
 def page(request_id: str, *items: int, user_key: str | None = USER) -> Serve:
     """A page with these items."""
     served = [ServedItem(item, place, "for_you", 0.5) for place, item in enumerate(items)]
-    return Serve(request_id, TENANT, user_key, NOW_S, "personalised", "home", 3, "1.2", 9, 0, served)
+    return Serve(TENANT, user_key, request_id, NOW_S, "personalised", "home", 3, "1.2", 9, 0, "en", items=served)
 
 
 async def rows(redis: Redis) -> list[tuple[object, ...]]:
@@ -184,9 +184,10 @@ async def test_a_page_is_in_the_journal_and_in_the_serve_log(redis: Redis) -> No
     assert set(journal["signal"].tolist()) == {Signal.SERVED}
     (entry,) = await Tail(redis).read({})
     assert entry.serve == (
-        *(TENANT, USER, "ab12", NOW_S, "personalised", "home", 3, "1.2", 9, 0),
+        *(TENANT, USER, "ab12", NOW_S, "personalised", "home", 3, "1.2", 9, 0, "en", "", "", 18, 0, "", [], "", []),
         [(5, 0, "for_you", 0.5, None), (6, 1, "for_you", 0.5, None)],
     )
+    assert Serve.of(entry.serve) == replace(page("ab12", 5, 6), down=[], degraded=[])
 
 
 async def test_a_sampled_serve_log_still_remembers_every_page(redis: Redis) -> None:

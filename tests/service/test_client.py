@@ -79,6 +79,14 @@ async def test_it_scrolls_to_the_end(client: FeedClient) -> None:
     assert sorted(shown) == sorted(f"v{n}" for n in range(250))
 
 
+async def test_it_gets_the_feed_that_is_nobodys_in_particular(client: FeedClient, service: Served) -> None:
+    """Also while somebody is logged in: no user goes with it."""
+    page = await client.default_feed("acme", limit=5)
+    public = service.get("/v1/tenants/acme/feed/default", "acme", params={"limit": 5}).json()
+    assert [item["id"] for item in page.items] == [item["id"] for item in public["items"]]
+    assert page.body["mode"] == "fallback"
+
+
 async def test_it_asks_whether_its_page_is_still_right(client: FeedClient, service: Served) -> None:
     """Within max-age nothing is asked, after it a 304 comes, after a like a new page, on refresh always."""
     client.log_in(user_id("cacher"))

@@ -217,7 +217,7 @@ def test_tenants_keys_and_the_audit(s: System, admin: str) -> None:
     """An operator makes a tenant and its keys, suspends it, and all of it can be read in the audit."""
 
     def send(method: str, path: str, body: Json, status: int) -> Json:
-        return read(s.call(method, f"/v1/admin/{path}", admin, json=body), status)
+        return read(s.call(method, f"/v1/admin/{path}", admin, json=body, headers={"If-Match": "*"}), status)
 
     send("POST", "tenants", {"id": "new-app", "name": "New"}, 201)
     send("POST", "tenants", {"id": "new-app", "name": "New"}, 409)
@@ -243,6 +243,38 @@ def test_tenants_keys_and_the_audit(s: System, admin: str) -> None:
     page = read(s.call("GET", "/v1/admin/audit?limit=2", admin), 200)
     older = read(s.call("GET", f"/v1/admin/audit?limit=2&before={page['next_before']}", admin), 200)
     assert page["entries"][-1]["id"] > older["entries"][0]["id"]
+
+
+@pytest.mark.parametrize("kind", ["tenant", "key"])
+def test_who_changes_a_tenant_or_a_key_says_what_they_saw(s: System, admin: str, kind: str) -> None:
+    """428 without If-Match, 412 with the tag of a state that is over, 200 with that of now; a 412 changes nothing."""
+    read(s.call("POST", "/v1/admin/tenants", admin, json={"id": f"tag-{kind}", "name": "n"}), 201)
+    made = read(s.call("POST", "/v1/admin/keys", admin, json={"scope": "pk", "tenant": f"tag-{kind}"}), 201)
+    changes: dict[str, tuple[str, Json, Json]] = {
+        "tenant": ("tenants/tag-tenant", {"status": "suspended", "reason": "r"}, {"status": "active", "reason": "r"}),
+        "key": (f"keys/{made['id']}", {"expires_at": "2100-01-01T00:00:00Z"}, {"revoked": True}),
+    }
+    path, one, other = changes[kind]
+
+    def listed() -> Json:
+        found = read(s.call("GET", f"/v1/admin/{kind}s", admin), 200)[f"{kind}s"]
+        (shown,) = [each for each in found if each["id"] == path.partition("/")[2]]
+        return dict(shown)
+
+    def patch(body: Json, tag: str | None) -> httpx.Response:
+        headers = {} if tag is None else {"If-Match": f'"{tag}"'}
+        return s.call("PATCH", f"/v1/admin/{path}", admin, json=body, headers=headers)
+
+    seen = listed()
+    assert patch(one, None).status_code == 428
+    first = patch(one, seen["tag"])
+    assert (first.status_code, first.headers["etag"]) == (200, f'"{listed()["tag"]}"')
+    after = listed()
+    late = patch(other, seen["tag"])
+    assert (late.status_code, late.json()["type"]) == (412, "/problems/version-mismatch")
+    assert patch(other, "nonsense").status_code == 412
+    assert listed() == after != seen
+    assert patch(other, after["tag"]).status_code == 200
 
 
 def test_a_global_kill_reaches_everybody_and_ends(s: System, admin: str) -> None:

@@ -63,20 +63,38 @@ def test_age_band_is_a_ceiling(service: Served, band: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"language": "klingon"}, {"country": "Atlantis"}, {"age_band": "13-99"}, {"age_band": "' OR 1=1"}]
+    ("query", "same_as"),
+    [
+        ({"language": "klingon"}, {}),
+        ({"country": "Atlantis"}, {}),
+        ({"age_band": "13-99"}, {"age_band": "0-3"}),
+        ({"age_band": "' OR 1=1"}, {"age_band": "0-3"}),
+    ],
 )
 def test_unknown_hints_are_dropped_and_the_page_says_so(
-    service: Served, query: dict[str, str], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    service: Served,
+    query: dict[str, str],
+    same_as: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The page is the one without the hint, tells the developer, and nothing of the value is logged or answered."""
+    """The page is the one without the hint (with the youngest band, if a band was meant), tells the developer, and
+    nothing of the value is logged or answered."""
     with caplog.at_level(logging.DEBUG):
         answer = service.get("/v1/feed", "acme", params={**query, "limit": "50"})
     assert answer.status_code == 200
     assert "hints_dropped" in answer.json()["degraded"]
-    assert {item["id"] for item in answer.json()["items"]} == set(ids(service))
+    assert {item["id"] for item in answer.json()["items"]} == set(ids(service, **same_as))
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith("http")]
     said = "".join((*ours, *capfd.readouterr(), answer.text))
     assert not any(value in said for value in query.values())
+
+
+def test_an_unknown_band_and_none_have_tags_of_their_own(service: Served) -> None:
+    """The page without a band is not confirmed by the tag of one for the youngest, though neither names a band."""
+    of_youngest = service.get("/v1/feed", "acme", params={"age_band": "13-99"}).headers["etag"]
+    answer = service.get("/v1/feed", "acme", headers={"If-None-Match": of_youngest})
+    assert answer.status_code == 200
 
 
 def test_known_hints_are_not_called_dropped(service: Served) -> None:

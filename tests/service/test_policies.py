@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ranking.features import FEATURES
 from tests.support.running import Json, System, read, system, video
 
 DAY_S = 86_400
@@ -144,9 +145,7 @@ BAD = {
     "1e308": ({"weights": {"similarity": 1e308}}, "/weights/similarity"),
     "unknown key": ({"wieghts": {}}, "/wieghts"),
     "unknown weight": ({"weights": {"virality": 1}}, "/weights/virality"),
-    "all zero": ({"weights": dict.fromkeys(
-        ("similarity", "freshness", "popularity", "trending", "affinity_creator", "affinity_category", "hint_match",
-         "negative", "served", "exploration"), 0)}, "/weights"),
+    "all zero": ({"weights": dict.fromkeys(FEATURES, 0)}, "/weights"),
     "overlapping pins": ({"rules": [rule("pin", items("v1"), {"position": 3}, id=one) for one in "ab"]},
                          "/rules/1/effect/position"),
     "window backwards": ({"rules": [rule("block", items("v1"), window={
@@ -272,15 +271,16 @@ def test_preview_at_a_chosen_time_and_place(editor: Editor) -> None:
     window = {"from": "2030-06-01T00:00", "until": "2030-06-02T00:00", "zone": "Europe/Berlin"}
     pin = rule("pin", items("v58"), {"position": 0}, window=window, when={"country": ["DE"]})
 
-    def first(at: str, country: str) -> str:
+    def pinned_first(at: str, country: str) -> bool:
         body = {"policy": {"rules": [pin]}, "at": at, "country": country, "limit": 5}
         cold = read(editor.send("POST", ":preview", body), 200)["users"][0]
-        return str(cold["draft"][0]["id"])
+        top = cold["draft"][0]
+        return (top["id"], top["placed_by"]) == ("v58", "pin")
 
-    assert first("2030-05-31T22:00:00Z", "DE") == "v58"
-    assert first("2030-05-31T21:59:59Z", "DE") != "v58"
-    assert first("2030-06-01T22:00:00Z", "DE") != "v58"
-    assert first("2030-06-01T12:00:00Z", "FR") != "v58"
+    assert pinned_first("2030-05-31T22:00:00Z", "DE")
+    assert not pinned_first("2030-05-31T21:59:59Z", "DE")
+    assert not pinned_first("2030-06-01T22:00:00Z", "DE")
+    assert not pinned_first("2030-06-01T12:00:00Z", "FR")
     for bad in ({"country": "XX"}, {"at": "noon"}, {"users": ["ada@example.org"]}, {"users": "all"}, {"limit": 0}):
         assert editor.send("POST", ":preview", {"policy": {}, **bad}).status_code == 400
 

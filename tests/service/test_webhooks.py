@@ -144,6 +144,21 @@ async def test_bad_ones_and_foreign_ones_are_told_and_passed_over(sweep: Sweep, 
     assert (outcomes["good"], outcomes["gone"]) == ("stored", "removed")
 
 
+@pytest.mark.parametrize("in_one_sweep", [True, False])
+async def test_an_older_change_is_ignored(sweep: Sweep, tenant: str, in_one_sweep: bool) -> None:
+    """It arrives after the newer one, in the same sweep or a later one: nothing changes, and its outcome says why."""
+    await deliver(sweep, tenant, event("video.upserted", video("a", "new"), 9), "newer")
+    if not in_one_sweep:
+        await sweep.once()
+    await deliver(sweep, tenant, event("video.upserted", video("a", "old"), 5), "older")
+    await deliver(sweep, tenant, event("video.removed", {"id": "a"}, 7), "removal")
+    await sweep.once()
+    stored = await sweep.catalogue.get(tenant, "a")
+    assert (stored.title, stored.status) == ("new", "published")
+    outcomes = {one.id: one.outcome for one in await sweep.deliveries.recent(tenant, 10)}
+    assert outcomes == {"newer": "stored", "older": "ignored: an older change", "removal": "ignored: an older change"}
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), min_size=1, max_size=8), data=st.data())
 async def test_whatever_the_order_the_last_change_wins(

@@ -94,7 +94,8 @@ class Indexing:
 
     def shown(self, tenant: str) -> list[str]:
         """The ids in the published snapshot, in order."""
-        rows = self.snapshot(tenant).live_rows()
+        rows = self.snapshot(tenant).current_rows()
+        rows = rows.take(rows.columns["available_from_s"] < rows.columns["available_until_s"])
         cards = rows.ragged["cards"]
         texts = [cards.values[a:b].tobytes().decode() for a, b in zip(cards.offsets, cards.offsets[1:], strict=False)]
         return sorted(text.split('"')[3] for text in texts)

@@ -29,7 +29,10 @@ from redis.asyncio import Redis
 from deploy.local.processes import Child
 from indexer.embedding import Embedder
 from indexer.rebuild import Rebuild, Tenant
+from indexer.signals import Signals
+from retrieval.archive import Archive
 from retrieval.catalogue import Catalogue
+from retrieval.counters import version_of
 from retrieval.database import connect
 from retrieval.errors import NotFound
 from retrieval.policies import Policies
@@ -41,6 +44,7 @@ from service.app import application
 from service.auth import rekeyed
 from service.resources import Resources
 from service.settings import ServiceSettings
+from service.wire import Wire
 from tests.support.redis_server import free_port, own_redis
 from tests.support.running import HOST, Keys, Place, eventually, finished, user_id
 from tests.support.tiny_encoder import TinyEncoder
@@ -172,6 +176,24 @@ class Served:
         finally:
             await engine.dispose()
 
+    # --- the archive
+
+    def archive(self) -> None:
+        """Archive and count everything that happened, publish popularity, and wait until the service ranks by it."""
+        published = finished(self._archive())
+        for tenant, version in published.items():
+            eventually(lambda one=tenant, to=version: self.resources.live.view(one).popularity.version == to)  # type: ignore[misc]
+
+    async def _archive(self) -> dict[str, str]:
+        settings = self.place.indexer_settings(archive_url=str(self.place.folder / "archive"))
+        async with Redis.from_url(self.place.redis_url, protocol=2) as redis:
+            signals = Signals(redis, Archive(settings.archive_url), settings, clock=lambda: float(self.now_s))
+            await signals.start()
+            await signals.drain()
+            await signals.flush()
+            await signals.publish()
+            return {tenant: version_of(await signals.counters.windows(tenant)) for tenant in self.keys}
+
     # --- content and configuration
 
     def put(self, tenant: str, *videos: Json) -> None:
@@ -265,7 +287,7 @@ def served(folder: Path, tenants: Mapping[str, Sequence[Json]], **settings: Any)
             finished(publish(place, tenant))
         port = free_port()
         app = application(service_settings(place, port, **settings))
-        server = uvicorn.Server(uvicorn.Config(app, HOST, port, log_level="warning", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, HOST, port, http=Wire, log_level="warning", access_log=False))
         thread = threading.Thread(target=server.run, name="service")
         thread.start()
         try:
@@ -286,11 +308,14 @@ def service_settings(place: Place, port: int, **more: Any) -> ServiceSettings:
         "redis_url": place.redis_url,
         "snapshot_dir": place.folder / "snapshots",
         "state_dir": place.folder / "state",
+        "archive_url": str(place.folder / "archive"),
         "vector_dim": place.dim,
         "port": port,
         "config_poll_ms": 50,
         "snapshot_poll_ms": 50,
         "counters_poll_ms": 500,
+        "redis_timeout_ms": 500,  # a page of a busy test machine is no fallback
+        "user_batches_per_s": 0,  # a test may report a year's events in a second
     }
     return ServiceSettings(**{**told, **more})
 

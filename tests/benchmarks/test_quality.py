@@ -1,0 +1,121 @@
+"""`benchmarks/quality.py` on a small data set: its shape, that the product wins there, and that no future leaks."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from subprocess import run
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import quality_plain as plain
+from benchmarks import quality_product as ours
+from benchmarks.quality_data import Feedback, best, folders, measured, read, split
+from tests.support.behaving import N_CIRCLES, N_ITEMS, habits
+from tests.support.tiny_encoder import TinyEncoder
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = {"recall20", "ndcg20", "coverage", "novelty", "diversity"}
+METHODS = {"random", "popular", "recent-popular", "item-knn", "als", "ease", "text", "product", "cold"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of habits in the form of the real ones."""
+    made = tmp_path_factory.mktemp("feedback") / "habits"
+    made.mkdir()
+    log = habits(users=300, each=12)
+    order = np.argsort(log.user, kind="stable")
+    place = np.empty(len(log), int)
+    place[order] = np.arange(len(log)) % 12
+    loo = np.select([place == 11, place == 10], ["test", "valid"], "train")
+    share = np.arange(len(log)) / len(log)
+    events = {
+        "user_id": [f"u{user}" for user in log.user.tolist()],
+        "item_id": [f"i{item}" for item in log.item.tolist()],
+        "ts": log.at_s.tolist(),
+        "rating_raw": np.full(len(log), 4.0, np.float32),
+        "signal": np.full(len(log), 0.8, np.float32),
+        "like": np.ones(len(log), bool),
+        "dislike": np.zeros(len(log), bool),
+        "split_loo": loo.tolist(),
+        "split_time": np.select([share >= 0.9, share >= 0.8], ["test", "valid"], "train").tolist(),
+    }
+    items = {
+        "item_id": [f"i{item}" for item in range(N_ITEMS)],
+        "title": [f"film {item}" for item in range(N_ITEMS)],
+        "year": [2000] * N_ITEMS,
+        "genres": [["Drama"]] * N_ITEMS,
+        "tags": [[]] * N_ITEMS,
+        "first_ts": [0] * N_ITEMS,
+    }
+    pq.write_table(pa.table(events), made / "interactions.parquet")
+    pq.write_table(pa.table(items), made / "items.parquet")
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Feedback:
+    """The same, read."""
+    return read(folder)
+
+
+def test_the_last_line_is_one_json_object_and_the_product_is_best(folder: Path) -> None:
+    """{dataset: {split: {method: {metric: value}}}}, on a folder of data sets as on one; behaviour carries this one."""
+    command = [sys.executable, "benchmarks/quality.py", "--data", str(folder.parent), "--json"]
+    command += ["--model", "python:tests.support.tiny_encoder:TinyEncoder"]
+    done = run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    report = orjson.loads(done.stdout.splitlines()[-1])
+    assert set(report) == {"habits"} and set(report["habits"]) == {"split_loo", "split_time"}
+    for methods in report["habits"].values():
+        assert set(methods) >= METHODS
+        assert all(set(metrics) >= METRICS for metrics in methods.values())
+        for metric in ("recall20", "ndcg20"):
+            plain_best = max(methods[name][metric] for name in METHODS - {"product", "cold", "text"})
+            assert methods["product"][metric] >= plain_best - methods["product"][f"{metric}_ci"]
+    loo = report["habits"]["split_loo"]
+    assert loo["product"]["recall20"] > 2 * loo["popular"]["recall20"]
+    assert folders(folder) == [folder]
+
+
+def test_what_is_asked_about_changes_no_list(data: Feedback, tmp_path: Path) -> None:
+    """Other answers, other test events: the same lists, of the product and of every plain method."""
+    text = ours.encoded(TinyEncoder(), data)
+    asked = split(data, "split_time")
+    other = replace(asked.data, item=np.where(asked.known, data.item, (data.item + 7) % N_ITEMS))
+    blind = replace(asked, data=other, answers=[np.zeros(1, np.int64)] * len(asked.users))
+    for method in (plain.popular, plain.item_knn, plain.als, plain.ease):
+        assert np.array_equal(method(asked), method(blind))
+    pages = [
+        ours.product(one, text, ours.model(one, text), tmp_path / name) for name, one in (("a", asked), ("b", blind))
+    ]
+    assert np.array_equal(pages[0], pages[1])
+
+
+def test_later_events_of_others_are_not_counted_yet(data: Feedback, tmp_path: Path) -> None:
+    """A page served at a moment is the same whatever happens after it."""
+    text = ours.encoded(TinyEncoder(), data)
+    asked = split(data, "split_loo")
+    first = replace(asked, users=asked.users[:20], answers=asked.answers[:20], asked_s=asked.asked_s[:20])
+    later = data.at_s > first.asked_s[-1]
+    changed = replace(data, item=np.where(later, (data.item + 1) % N_ITEMS, data.item))
+    one = ours.product(first, text, None, tmp_path / "a")
+    two = ours.product(replace(first, data=changed), text, None, tmp_path / "b")
+    assert np.array_equal(one, two)
+
+
+def test_lists_hold_no_item_twice_and_none_that_was_seen(data: Feedback, tmp_path: Path) -> None:
+    """Twenty different unseen items each, and the measures of a perfect and an empty-handed list."""
+    text = ours.encoded(TinyEncoder(), data)
+    asked = split(data, "split_loo")
+    for page, seen in zip(ours.product(asked, text, ours.model(asked, text), tmp_path), asked.seen, strict=True):
+        assert len(set(page.tolist())) == 20 and not set(page.tolist()) & set(seen.tolist())
+    perfect = [np.concatenate([answers, best(np.ones(N_ITEMS), answers)])[:20] for answers in asked.answers]
+    assert measured(asked, perfect, text)["recall20"] == measured(asked, perfect, text)["ndcg20"] == 1
+    assert measured(asked, [best(np.ones(N_ITEMS), a) for a in asked.answers], text)["recall20"] == 0
+    assert N_CIRCLES * 20 == N_ITEMS
