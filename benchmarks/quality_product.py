@@ -110,12 +110,17 @@ def product(
 def text_only(asked: Split, text: Float32) -> list[Ints]:
     """By the product's taste, from texts alone: the cosine to the nearest interest."""
     policy, mine = resolve().taste, journals(log_of(asked.data, asked.known))
-    lists = []
-    for user, now_s, seen in zip(asked.users.tolist(), asked.asked_s.tolist(), asked.seen, strict=True):
+    interests = []
+    for user, now_s in zip(asked.users.tolist(), asked.asked_s.tolist(), strict=True):
         memory = remember(_before(mine.get(user, EMPTY), now_s), policy, now_s=now_s)
-        interests = taste(memory, text[memory.items], policy).interests
-        score = (text @ interests.T).max(axis=1) if len(interests) else np.zeros(len(text))
-        lists.append(best(score, seen))
+        interests.append(taste(memory, text[memory.items], policy).interests)
+    lists = []
+    for start in range(0, len(interests), BATCH):
+        some = interests[start : start + BATCH]
+        cosine = np.concatenate(some) @ text.T  # at once: one by one it would take most of the time of this method
+        ends = np.cumsum([len(each) for each in some])
+        for own, seen in zip(np.split(cosine, ends[:-1]), asked.seen[start : start + BATCH], strict=True):
+            lists.append(best(own.max(axis=0, initial=-1), seen))
     return lists
 
 

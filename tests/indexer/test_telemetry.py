@@ -42,7 +42,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 def signals(redis: Redis, tmp_path: Path) -> Signals:
     """The work on signals, with a clock a minute ahead of the stream's."""
-    return Signals(redis, Archive(str(tmp_path / "archive")), IndexerSettings(), clock=lambda: NOW_S + 60.0)
+    return Signals(redis, Archive(str(tmp_path / "archive")), IndexerSettings(), clock=lambda: time.time() + 60.0)
 
 
 async def a_page(redis: Redis, request_id: str, mode: str) -> None:
@@ -76,10 +76,11 @@ async def test_what_waits_is_counted_and_dated(redis: Redis, signals: Signals) -
     assert (empty.entries, empty.oldest_entry_s, empty.erasures, empty.oldest_erasure_s) == (0, 0.0, 0, 0.0)
     await an_event(redis, Signal.LIKE, 1)
     await a_page(redis, "r1", "personalised")
-    await Erasures(redis).ask("acme", "b" * 32, now_s=NOW_S - 100)
+    await Erasures(redis).ask("acme", "b" * 32, now_s=int(time.time()) - 100)
     waiting = await signals.backlog()
-    assert (waiting.entries, waiting.erasures, waiting.oldest_erasure_s) == (2, 1, 160.0)
-    assert 50 < waiting.oldest_entry_s < 70
+    assert (waiting.entries, waiting.erasures) == (2, 1)
+    assert 160 <= waiting.oldest_erasure_s < 170
+    assert 60 <= waiting.oldest_entry_s < 70
     await signals.drain()
     await signals.erase()
     assert await signals.backlog() == empty

@@ -50,15 +50,15 @@ def test_our_own_line_has_event_facts_level_and_time(stream: io.StringIO) -> Non
 
 def test_a_librarys_sentence_is_a_fact(stream: io.StringIO) -> None:
     """Under one event, with the library's name; what is less than a warning is left out."""
-    logging.getLogger("uvicorn.error").warning("Invalid HTTP request %s", "received.")
-    logging.getLogger("uvicorn.error").info("Started")
+    logging.getLogger("some.library").warning("Invalid HTTP request %s", "received.")
+    logging.getLogger("some.library").info("Started")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old", UserWarning, stacklevel=1)
     invalid, warned = lines(stream)
     assert (invalid["event"], invalid["logger"], invalid["message"]) == (
         "library",
-        "uvicorn.error",
+        "some.library",
         "Invalid HTTP request received.",
     )
     assert (warned["logger"], warned["level"]) == ("py.warnings", "warning")

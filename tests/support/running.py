@@ -231,11 +231,11 @@ class System:
         return child
 
     def workers(self) -> list[psutil.Process]:
-        """The worker processes of the service."""
+        """The worker processes of the service; a single worker is the service's own process."""
         if self.service is None:
             return []
-        children = psutil.Process(self.service.process.pid).children()
-        return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        service = psutil.Process(self.service.process.pid)
+        return [one for one in service.children() if "spawn_main" in " ".join(one.cmdline())] or [service]
 
     @contextmanager
     def only(self, worker: psutil.Process) -> Iterator[None]:
