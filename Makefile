@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY := $(VENV)/parity
+SPARK := $(VENV)/spark
 LOCK := $(VENV)/lock
 PORT ?= 8080
 REDIS_PORT ?= 6390
@@ -12,7 +13,7 @@ VAR ?= var
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help run viewers test check parity sdk-examples lock clean \
+.PHONY: help run viewers test check parity spark sdk-examples lock clean \
   bench-first bench-scroll bench-steady bench-overload bench-freshness bench-growth bench-start bench-peers
 
 help:
@@ -22,6 +23,7 @@ help:
 	@echo "make test     every check and every test"
 	@echo "make check    format, lint, types and layers only"
 	@echo "make parity   the default encoder against sentence-transformers (installs torch beside)"
+	@echo "make spark    Spark reads the archive (needs Java; installs pyspark beside)"
 	@echo "make bench-first, -scroll, -steady, -overload, -freshness, -growth, -start"
 	@echo "              what it gives under load (WORKERS=2 DURATION=30 WORLD=full CHART=1): docs/performance.md"
 	@echo "make sdk-examples   compile and run the TypeScript of docs/sdk.md (needs Node; installs typescript beside)"
@@ -47,6 +49,14 @@ test: check
 parity: $(PARITY)/.installed
 	@$(PARITY)/bin/python -m pytest tests/parity
 
+spark: $(VENV)/.installed $(SPARK)/.installed
+	@SPARK_PYTHON="$$PWD/$(SPARK)/bin/python" $(BIN)/python -m pytest tests/spark
+
+$(SPARK)/.installed: | $(SPARK)/.created
+	@echo "installing pyspark into $(SPARK), once (300 MB)"
+	@$(SPARK)/bin/python $(PIP) --quiet pyspark==3.5.9
+	@touch $@
+
 # What pip says is one line per package and step; a person wants to know how far it is.
 COUNT = awk -v total="$$(grep -vc '^\#' requirements.lock)" \
   '/^Collecting/ { printf "\r  %d of %d packages", ++n, total; fflush() } END { print "" }'
@@ -68,7 +78,7 @@ $(PARITY)/.installed: requirements.lock pyproject.toml | $(VENV)/.created $(PARI
 	@touch $@
 
 # An environment that was interrupted while it was made is made anew.
-$(VENV)/.created $(PARITY)/.created:
+$(VENV)/.created $(PARITY)/.created $(SPARK)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed, but $(PYTHON) is: $$($(PYTHON) --version 2>&1 || true)"; \
 	  echo "Name another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }

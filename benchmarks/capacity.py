@@ -99,7 +99,7 @@ class Load:
     journal_entries: int
 
 
-ASKED: Final = Load("as asked", 3_000, 600, 120, 12e6, 24_576)
+ASKED: Final = Load("as asked", 3_000, 600, 120, 12e6, 18_432)
 LOADS: Final = (
     ASKED,
     replace(ASKED, name="as asked, short journals", journal_entries=2_048),

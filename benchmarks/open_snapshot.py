@@ -101,8 +101,6 @@ def measure(folder: Path) -> dict[str, float]:
         raise FileNotFoundError(f"no snapshot in {folder}")
     snapshot = store.open(manifest)
     opened = time.perf_counter()
-    for segment in snapshot.segments:
-        _ = segment.by_id
     view = View.of(tenant, policy, "0.1", snapshot, Popularity.nothing())
     ended = time.perf_counter()
     found, _ = view.snapshot.search(np.eye(1, DIM, dtype=np.float32), 200, view.snapshot.live)

@@ -19,7 +19,7 @@ from retrieval.counters import popularity, windows_of
 from retrieval.store import Store
 from retrieval.taste import Memory, remember, taste
 from retrieval.tenants import Tenant
-from retrieval.view import View
+from retrieval.view import WINDOWS, View
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ def shelves(world: World) -> dict[str, Shelf]:
         made[tenant.id] = Shelf(
             vectors,
             rows.columns["min_age"],
-            counted.of(np.arange(len(vectors), dtype=np.uint32))[1],
+            counted.of(np.arange(len(vectors), dtype=np.uint32))[WINDOWS.index("popularity")],
             np.exp2(-(now_s - rows.columns["published_s"]) / HALF_LIFE_S).astype(np.float32),
             View.of(owner, policy, "1", snapshot, counted),
         )

@@ -57,6 +57,8 @@ class Product:
     ready_s: float = 0.0
     """From the start of the service until all its workers could answer."""
     children: dict[str, Child] = field(default_factory=dict)
+    asking: httpx.Client = field(default_factory=httpx.Client)
+    """Made once: it takes 20 ms of CPU, which each look at workers that are starting would take from them."""
 
     @property
     def port(self) -> int:
@@ -119,10 +121,11 @@ class Product:
         """End everything, last started first."""
         while self.children:
             self.children.popitem()[1].stop()
+        self.asking.close()
 
     def _alive(self) -> int:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.options.health_port}/metrics", timeout=5)
+            answer = self.asking.get(f"http://127.0.0.1:{self.options.health_port}/metrics", timeout=5)
         except httpx.TransportError:
             return 0
         return sum(float(line.split()[-1]) > 0 for line in answer.text.splitlines() if line.startswith(ALIVE))

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 
 from benchmarks import quality_plain as plain
 from benchmarks import quality_product as ours
-from benchmarks.quality_data import SPLITS, Feedback, Ints, Split, folders, measured, read, split
+from benchmarks.quality_data import SPLITS, BadFeedback, Feedback, Ints, Split, cut, folders, measured, read, split
 from indexer.encoder import Encoder
 from indexer.encoders import open_encoder
 
@@ -45,6 +45,8 @@ def evaluated(data: Feedback, text: ours.Float32, say: Callable[[str], None]) ->
     for name in [name for name in SPLITS if name in data.splits]:
         asked, strangers = split(data, name), split(data, name, cold=True)
         say(f"\n{data.name} {name}: {len(asked.users)} users, {int(asked.known.sum())} events known")
+        if not len(asked.users):
+            continue
         found[name] = {}
         with tempfile.TemporaryDirectory() as folder:
             for method, lists, of in _methods(asked, strangers, text, Path(folder), say):
@@ -59,7 +61,8 @@ def _methods(
 ) -> list[tuple[str, Callable[[], list[Ints]], Split]]:
     days = plain.recent_days(asked)
     behaviour = ours.model(asked, text)
-    say(f"  recent-popular: {days} days, chosen one step earlier; learned: {orjson.dumps(behaviour.document).decode()}")
+    found = orjson.dumps(behaviour.document).decode() if behaviour else "nothing, too few events"
+    say(f"  recent-popular: {days} days, chosen one step earlier; learned: {found}")
     return [
         ("random", lambda: plain.random(asked), asked),
         ("popular", lambda: plain.popular(asked), asked),
@@ -83,14 +86,11 @@ def _interval(metrics: dict[str, float], name: str) -> str:
     return f" ±{metrics[f'{name}_ci']:.4f}" if f"{name}_ci" in metrics else ""
 
 
-def run(root: Path, encoder: Encoder, say: Callable[[str], None]) -> Report:
-    """Every data set in a folder. Raises SystemExit if there is none."""
-    found = folders(root)
-    if not found:
-        raise SystemExit(f"no interactions.parquet and items.parquet in {root} or its folders")
+def run(root: Path, encoder: Encoder, say: Callable[[str], None], share: float | None = None) -> Report:
+    """Every data set in a folder; share: asked about earlier, see `cut`. Raises BadFeedback."""
     report: Report = {}
-    for folder in found:
-        data = read(folder)
+    found = [read(folder) for folder in folders(root)]
+    for data in found if share is None else [cut(each, share) for each in found if "split_time" in each.splits]:
         began = time.monotonic()
         text = ours.encoded(encoder, data)
         say(f"\n{data.name}: {data.n_items} texts encoded in {time.monotonic() - began:.0f} s")
@@ -104,8 +104,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a data set, or a folder of data sets")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--model", default=DEFAULT_ENCODER, help="encoder of the texts, as FEED_MODEL")
+    parser.add_argument("--cut", type=float, help="ask at this share of split_time's training part, test part unseen")
     options = parser.parse_args()
-    report = run(options.data, open_encoder(options.model), print)
+    try:
+        report = run(options.data, open_encoder(options.model), print, options.cut)
+    except BadFeedback as error:
+        raise SystemExit(str(error)) from error
     if options.json:
         print(orjson.dumps(report).decode())
 

@@ -1,23 +1,28 @@
 """Feedback on disk -> splits, and what a list is worth: for `benchmarks/quality.py`.
 
-A folder holds `interactions.parquet` (user_id, item_id, ts, signal, like, dislike, split_*) and `items.parquet`
-(item_id, title, genres, tags). Users, items and times are as in the file; rows are put in the order of time.
+A folder holds `interactions.parquet` (user_id, item_id, ts in unix seconds, and at least one of SPLITS; signal, like
+and dislike may be missing) and `items.parquet` (item_id; title, genres and tags may be missing). Rows are put in the
+order of time. An item that is in no row of `items.parquet` has its id for a text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sparse
 
 Ints = npt.NDArray[np.int64]
 PAGE: Final = 20
+EVENTS: Final = "interactions.parquet"
+ITEMS: Final = "items.parquet"
+DESCRIBED: Final = ("title", "genres", "tags")
 SPLITS: Final = ("split_loo", "split_time", "split_user80")
 MIN_EVENTS: Final = 5
 """Users with fewer are left out, but of split_time, where users who have a past at all are evaluated."""
@@ -73,34 +78,86 @@ class Split:
         return matrix
 
 
+class BadFeedback(Exception):
+    """A folder that cannot be read: which file, which column, what is wanted."""
+
+
 def folders(root: Path) -> list[Path]:
-    """`root` itself or the folders in it that hold feedback."""
-    found = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    return [path for path in found if (path / "interactions.parquet").exists() and (path / "items.parquet").exists()]
+    """`root` itself or the folders in it that hold feedback, or a part of it. Raises BadFeedback if there is none."""
+    found = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    found = [path for path in found if any((path / file).exists() for file in (EVENTS, ITEMS))]
+    if not found:
+        raise BadFeedback(f"{root}: neither it nor a folder in it holds {EVENTS} and {ITEMS}")
+    return found
 
 
 def read(folder: Path) -> Feedback:
-    """The feedback in a folder."""
-    events: dict[str, Any] = pq.read_table(folder / "interactions.parquet").to_pydict()
-    items: dict[str, Any] = pq.read_table(folder / "items.parquet").to_pydict()
-    number = {item: i for i, item in enumerate(items["item_id"])}
+    """The feedback in a folder. Raises BadFeedback."""
+    events = _columns(folder / EVENTS, ("user_id", "item_id", "ts"))
+    items = _columns(folder / ITEMS, ("item_id",))
+    splits = [name for name in SPLITS if name in events]
+    if not splits:
+        raise BadFeedback(f"{folder / EVENTS}: none of the columns {', '.join(SPLITS)}: at least one is wanted")
+    n = len(events["ts"])
+    if not n:
+        raise BadFeedback(f"{folder / EVENTS}: holds no event: at least one is wanted")
+    known = dict(zip(items["item_id"], zip(*(_or_none(items, name) for name in DESCRIBED), strict=True), strict=True))
+    described = {item: known.get(item, (None, None, None)) for item in dict.fromkeys([*known, *events["item_id"]])}
+    number = {item: i for i, item in enumerate(described)}
     _, user = np.unique(np.array(events["user_id"], str), return_inverse=True)
-    order = np.argsort(np.array(events["ts"], np.int64), kind="stable")
+    at_s = _seconds(events["ts"], folder / EVENTS)
+    order = np.argsort(at_s, kind="stable")
+    signal = np.array(events.get("signal", [1.0] * n), np.float32)
     return Feedback(
         name=folder.name,
         user=user.astype(np.int64)[order],
         item=np.array([number[item] for item in events["item_id"]], np.int64)[order],
-        at_s=np.array(events["ts"], np.int64)[order],
-        signal=np.array(events["signal"], np.float32)[order],
-        like=np.array(events["like"], bool)[order],
-        dislike=np.array(events["dislike"], bool)[order],
-        splits={name: np.array(events[name], str)[order] for name in SPLITS if name in events},
-        titles=[title or item for title, item in zip(items["title"], items["item_id"], strict=True)],
-        tags=[
-            tuple(dict.fromkeys([*(genres or ()), *(tags or ())]))
-            for genres, tags in zip(items["genres"], items["tags"], strict=True)
-        ],
+        at_s=at_s[order],
+        signal=signal[order],
+        like=np.array(events.get("like", [False] * n), bool)[order],
+        dislike=np.array(events.get("dislike", [False] * n), bool)[order],
+        splits={name: np.array(events[name], str)[order] for name in splits},
+        titles=[str(title or item) for item, (title, _, _) in described.items()],
+        tags=[tuple(dict.fromkeys([*(genres or ()), *(tags or ())])) for _, genres, tags in described.values()],
     )
+
+
+def _columns(file: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    try:
+        table = pq.read_table(file)
+    except FileNotFoundError as error:
+        raise BadFeedback(f"{file}: is missing") from error
+    except (pa.ArrowException, OSError) as error:
+        raise BadFeedback(f"{file}: is no Parquet file: {error}") from error
+    for name in wanted:
+        if name not in table.column_names:
+            raise BadFeedback(f"{file}: column {name} is missing, there are {', '.join(table.column_names)}")
+        if table.column(name).null_count:
+            raise BadFeedback(f"{file}: column {name} has {table.column(name).null_count} empty rows, none is allowed")
+    columns: dict[str, list[Any]] = table.to_pydict()
+    return columns
+
+
+def _or_none(columns: Mapping[str, list[Any]], name: str) -> list[Any]:
+    return columns.get(name, [None] * len(columns["item_id"]))
+
+
+def _seconds(values: list[Any], file: Path) -> Ints:
+    try:
+        return np.array(values, np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadFeedback(f"{file}: column ts: {error}: whole unix seconds are wanted") from error
+
+
+def cut(data: Feedback, share: float) -> Feedback:
+    """The same feedback asked about earlier: split_time alone, its test part the tenth after this share of what was its
+    training part. So that something can be chosen for users who come later without a look at what is tested on."""
+    (train,) = np.nonzero(data.splits["split_time"] == "train")
+    ends = (np.array([share * 8 / 9, share, share + 0.1]) * len(train)).astype(np.int64).clip(max=len(train))
+    of = np.full(len(data.item), "later", "<U5")
+    for part, begin, end in zip(("train", "valid", "test"), (0, *ends[:2].tolist()), ends.tolist(), strict=True):
+        of[train[begin:end]] = part
+    return replace(data, splits={"split_time": of})
 
 
 def split(data: Feedback, name: str, *, cold: bool = False, part: str = "test") -> Split:
@@ -135,11 +192,13 @@ def split(data: Feedback, name: str, *, cold: bool = False, part: str = "test") 
 
 
 def best(score: npt.NDArray[Any], seen: Ints) -> Ints:
-    """The PAGE items of the highest score float[items] that are not in `seen`."""
+    """The PAGE items (fewer if there are no more) of the highest score float[items] that are not in `seen`."""
     score = score.astype(np.float64)
     score[seen] = -np.inf
-    top = np.argpartition(-score, PAGE)[:PAGE]
-    return top[np.argsort(-score[top], kind="stable")]
+    size = min(PAGE, len(score))
+    top = np.argpartition(-score, size - 1)[:size]
+    top = top[np.argsort(-score[top], kind="stable")]
+    return top[score[top] > -np.inf]
 
 
 def measured(asked: Split, lists: Sequence[Ints], text: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -179,6 +238,8 @@ def _half_width(values: npt.NDArray[np.float64]) -> float:
 
 def _lists(data: Feedback, rows: Ints) -> dict[int, Ints]:
     """Items of each user at these events, by time."""
+    if not len(rows):
+        return {}
     order = rows[np.argsort(data.user[rows], kind="stable")]
     users, first = np.unique(data.user[order], return_index=True)
     return dict(zip(users.tolist(), np.split(data.item[order], first[1:]), strict=True))

@@ -5,6 +5,7 @@ All learn from the known part of the split; what is counted is counted until the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -47,13 +48,15 @@ def recent(asked: Split, days: int) -> list[Ints]:
 
 
 def recent_days(asked: Split) -> int:
-    """The window that is best one step earlier: on the part before the one that is asked about."""
-    data = asked.data
-    inside = "valid" if (data.splits[asked.name] == "valid").any() else "train"
-    if inside == "train":  # this split has no part for choosing: take the one of users' last events
-        earlier = split(data, "split_loo", part="valid") if "split_loo" in data.splits else asked
-    else:
-        earlier = split(data, asked.name, part="valid")
+    """The window that is best one step earlier: on the part before the one that is asked about, or where a split has
+    no such part, on the last event that is known of each user."""
+    data, name = asked.data, asked.name
+    of = data.splits[name]
+    if not (of == "valid").any():
+        of = np.where(asked.known, "train", "later")
+        rows = np.flatnonzero(asked.known)[::-1]
+        of[rows[np.unique(data.user[rows], return_index=True)[1]]] = "valid"
+    earlier = split(replace(data, splits={name: of}), name, part="valid")
     text = np.zeros((data.n_items, 1), np.float32)
     return max(WINDOWS_DAYS, key=lambda days: measured(earlier, recent(earlier, days), text)["ndcg20"])
 

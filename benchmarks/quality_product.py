@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality_data import PAGE, Feedback, Ints, Split, best
-from indexer.calibrate import counted, journals, until
 from indexer.encoder import Encoder
 from indexer.generations import Contents
-from indexer.learn import Log
+from indexer.held_out import counted, journals, until
+from indexer.learn import Log, enough
 from indexer.learning import learned
 from ranking.context import Context
 from ranking.policy import resolve
@@ -83,9 +83,10 @@ def log_of(data: Feedback, rows: npt.NDArray[np.bool_]) -> Log:
     )
 
 
-def model(asked: Split, text: Float32) -> Behaviour:
-    """What `indexer learn` learns of the known part."""
-    return learned(log_of(asked.data, asked.known), np.arange(asked.data.n_items, dtype=np.uint32), text, number=1)
+def model(asked: Split, text: Float32) -> Behaviour | None:
+    """What `indexer learn` learns of the known part; None where that is too little."""
+    log = log_of(asked.data, asked.known)
+    return learned(log, np.arange(asked.data.n_items, dtype=np.uint32), text, number=1) if enough(log) else None
 
 
 def product(

@@ -1,8 +1,9 @@
 """What do signals cost? `python benchmarks/signals.py [--seconds 8] [--events 1000000] [--only journal]`
 
-Four measurements on this machine: events accepted beside feeds (a real service with two workers, a real store with a
-log on disk), what one process archives, what a full journal adds to a feed, and how long one user's erasure from an
-archive of 90 days takes. Prints a table with the targets; the last line is the same as JSON.
+Five measurements on this machine: events accepted beside feeds (a real service with two workers, a real store with a
+log on disk; `benchmarks/signals_beside.py`), what one process archives, what a full journal adds to a feed, how long
+one user's erasure from an archive of 90 days takes, and how long a batch of events and the read of a journal take under
+each `appendfsync`. Prints a table with the targets; the last line is the same as JSON.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from hashlib import md5
 from pathlib import Path
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one core per worker, as it is served
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]  # ships no types
 from deltalake import QueryBuilder, write_deltalake
 from redis.asyncio import Redis
 
+from benchmarks.signals_beside import BATCH, EVENTS_PER_S, FEEDS_PER_S, beside_feeds
 from deploy.local import valkey
 from deploy.local.processes import spawn
 from indexer.settings import IndexerSettings
@@ -39,7 +40,7 @@ from ranking.policy import resolve
 from retrieval import keys
 from retrieval.archive import Archive
 from retrieval.counters import Popularity
-from retrieval.journal import ENTRY, Signal
+from retrieval.journal import ENTRY, Journals, Signal
 from retrieval.limits import LimitedJournals, Rate
 from retrieval.rows import Rows
 from retrieval.segment import Segment
@@ -52,13 +53,9 @@ from service.feed import Stores, first_page
 from service.page import Asked
 from service.settings import ServiceSettings
 from tests.support.redis_server import free_port
-from tests.support.running import HOST, System, eventually, system, user_id, video
+from tests.support.running import HOST, eventually, system, video
 
 NOW_S = 1_795_000_000
-BATCH = 20
-"""Events an SDK sends together."""
-FEEDS_PER_S, EVENTS_PER_S = 300, 3000
-CONNECTIONS = 48
 VIDEOS, DIM = 10_000, 384
 FULL = ServiceSettings.model_fields["journal_entries"].default
 """Entries of a full journal: the heaviest users have one."""
@@ -74,11 +71,11 @@ TARGETS = {
 
 
 @contextmanager
-def store(folder: Path) -> Iterator[str]:
+def store(folder: Path, appendfsync: str = "everysec") -> Iterator[str]:
     """A store of its own with the settings of one machine, as a URL."""
     folder.mkdir(parents=True)
-    port = free_port()
-    child = spawn("store", valkey.server_command(port, folder, valkey.DURABLE), folder / "log", env={}, grace_s=5.0)
+    port, options = free_port(), {**valkey.DURABLE, "appendfsync": appendfsync}
+    child = spawn("store", valkey.server_command(port, folder, options), folder / "log", env={}, grace_s=5.0)
     eventually(lambda: valkey.answers(port))
     try:
         yield f"redis://{HOST}:{port}/0"
@@ -86,72 +83,46 @@ def store(folder: Path) -> Iterator[str]:
         child.stop()
 
 
-@dataclass
-class Load:
-    """Feeds and event batches at a fixed rate over plain keep-alive connections; what was answered, and how soon."""
-
-    running: System
-    seconds: float
-    feeds_s: list[float] = field(default_factory=list)
-    batches_s: list[float] = field(default_factory=list)
-    _next: int = 0
-
-    async def run(self) -> None:
-        began = time.perf_counter()
-        await asyncio.gather(*(self._connection(began) for _ in range(CONNECTIONS)))
-
-    async def _connection(self, began: float) -> None:
-        reader, writer = await asyncio.open_connection(HOST, self.running.port)
-        every_s = 1 / (FEEDS_PER_S + EVENTS_PER_S / BATCH)
-        while (due := self._next * every_s) < self.seconds:
-            n, self._next = self._next, self._next + 1
-            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
-            is_batch = n % 3 == 2
-            sent = time.perf_counter()
-            writer.write(self._request(n, is_batch))
-            status, body = await _answer(reader)
-            if is_batch and status == 207 and b'"accepted":%d' % BATCH in body:
-                self.batches_s.append(time.perf_counter() - sent)
-            elif not is_batch and status == 200:
-                self.feeds_s.append(time.perf_counter() - sent)
-        writer.close()
-
-    def _request(self, n: int, is_batch: bool) -> bytes:
-        key = self.running.tenants["acme"].publishable
-        head = f"Host: x\r\nAuthorization: Bearer {key}\r\nFeed-User: {user_id(f'u{n % 2000}')}\r\n"
-        if not is_batch:
-            return f"GET /v1/feed HTTP/1.1\r\n{head}\r\n".encode()
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        events = [
-            {"id": str(uuid4()), "type": "watch", "item_id": f"v{(n + k) % 500}", "occurred_at": now, "value": 0.5}
-            for k in range(BATCH)
-        ]
-        body = json.dumps({"events": events})
-        length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        return f"POST /v1/events HTTP/1.1\r\n{head}{length}\r\n{body}".encode()
-
-
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
-    return int(head[9:12]), await reader.readexactly(length)
-
-
-def beside_feeds(folder: Path, seconds: float) -> dict[str, float]:
-    """Events accepted while feeds are answered, and how soon an event is in the next feed's journal."""
+def beside(folder: Path, seconds: float) -> dict[str, float]:
+    """Events accepted while feeds are answered, by a service of 500 videos."""
     videos = [video(f"v{n}", f"bread part {n}", creator=f"c{n % 40}") for n in range(500)]
     with store(folder / "store") as url, system(folder / "system", url, {"acme": videos}, daemons=1) as running:
-        load = Load(running, seconds)
-        asyncio.run(load.run())
-        workers_s = sum(sum(one.cpu_times()[:2]) for one in running.workers())
-    return {
-        "events_accepted_per_s": BATCH * len(load.batches_s) / seconds,
-        "feeds_answered_per_s": len(load.feeds_s) / seconds,
-        # An event is in the journal when its batch is answered, and the next feed reads the journal.
-        "event_to_feed_p99_ms": 1000 * (_p99(load.batches_s) + _p99(load.feeds_s)),
-        "workers_cpu_share_of_2_cores": workers_s / (2 * seconds),
-        "other_load_1_min": psutil.getloadavg()[0],
-    }
+        return beside_feeds(running, seconds)
+
+
+async def fsync(folder: Path, seconds: float) -> dict[str, float]:
+    """Milliseconds of a batch and of a journal's read at EVENTS_PER_S, with each `appendfsync` on the disk of `folder`.
+
+    The settings take turns, so that a disk that is busy for a while is so for both.
+    """
+    found: dict[str, list[float]] = {}
+    for turn in range(4):
+        setting = ("everysec", "always")[turn % 2]
+        with store(folder / f"{turn}", setting) as url:
+            for what, took_ms in (await _batches_and_reads(url, seconds / 4)).items():
+                found.setdefault(f"{what}_{setting}", []).extend(took_ms)
+    medians = {f"{what}_median_ms": float(np.median(took_ms)) for what, took_ms in found.items()}
+    return medians | {f"{what}_p99_ms": float(np.percentile(took_ms, 99)) for what, took_ms in found.items()}
+
+
+async def _batches_and_reads(url: str, seconds: float) -> dict[str, list[float]]:
+    redis = Redis.from_url(url, protocol=2)
+    stream, journals, began = Stream(redis), Journals(redis), time.perf_counter()
+    found: dict[str, list[float]] = {"batch": [], "read": []}
+
+    async def timed(what: str, asked: Awaitable[Any]) -> None:
+        asked_s = time.perf_counter()
+        await asked
+        found[what].append(1000 * (time.perf_counter() - asked_s))
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(int(seconds * EVENTS_PER_S / BATCH)):
+            await asyncio.sleep(max(0.0, began + n * BATCH / EVENTS_PER_S - time.perf_counter()))
+            user, events = f"{n % 500:032x}", [_event(n * BATCH + k) for k in range(BATCH)]
+            group.create_task(timed("batch", stream.record("acme", user, events, now_s=NOW_S)))
+            group.create_task(timed("read", journals.read("acme", f"{(n + 250) % 500:032x}")))
+    await redis.aclose()
+    return found
 
 
 async def archiving(folder: Path, events: int) -> dict[str, float]:
@@ -278,29 +249,29 @@ def _day_of_events(day: int, rows: int, users: int) -> str:
     """  # noqa: S608 - numbers of our own
 
 
-def _p99(seconds: list[float]) -> float:
-    return float(np.percentile(seconds, 99)) if seconds else float("nan")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8.0, help="how long feeds and events are offered")
-    parser.add_argument("--only", choices=("journal", "archiving", "erasure", "beside"), help="one measurement")
+    parser.add_argument("--folder", type=Path, help="where the files go, to measure a given disk; default: /tmp")
+    parser.add_argument(
+        "--only", choices=("journal", "archiving", "erasure", "fsync", "beside"), help="one measurement"
+    )
     parser.add_argument("--events", type=int, default=1_000_000, help="events in the archive of the erasure")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="signals-") as name:
+    with tempfile.TemporaryDirectory(prefix="signals-", dir=options.folder) as name:
         folder = Path(name)
         measurements: dict[str, Callable[[], dict[str, float]]] = {
             "journal": lambda: asyncio.run(full_journal(folder / "journal")),
             "archiving": lambda: asyncio.run(archiving(folder / "archiving", 100_000)),
             "erasure": lambda: erasure(folder / "erasure", options.events),
-            "beside": lambda: beside_feeds(folder / "beside", options.seconds),
+            "fsync": lambda: asyncio.run(fsync(folder / "fsync", options.seconds)),
+            "beside": lambda: beside(folder / "beside", options.seconds),
         }
         facts: dict[str, float] = {}
         for measurement in [options.only] if options.only else measurements:
             facts |= measurements[measurement]()
     for fact, number in facts.items():
-        print(f"{fact:32} {number:12,.1f}   {TARGETS.get(fact, '')}")
+        print(f"{fact:32} {number:12,.2f}   {TARGETS.get(fact, '')}")
     print(json.dumps({fact: round(number, 2) for fact, number in facts.items()}))
 
 

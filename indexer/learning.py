@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from indexer.calibrate import calibrated, held_out, without
+from indexer.calibrate import calibrated
 from indexer.daemon import Daemon
+from indexer.held_out import held_out, without
 from indexer.learn import Log, enough, factors, ridge
 from indexer.rebuild import Tenant
 from ranking.policy import resolve

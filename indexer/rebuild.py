@@ -32,6 +32,8 @@ log = structlog.get_logger("indexer")
 KEPT_S: Final = 25 * 3600
 """A generation stays for so long after it was replaced: what was served in the last 24 h can be made again."""
 
+Piece = tuple[Rows, Items]
+"""Videos read together: rows of what can be served or was lately, item numbers of the rest."""
 Progress = Callable[[str, int, int], None]
 """Told (tenant, videos done, videos in all) of one catch-up."""
 
@@ -127,19 +129,20 @@ class Rebuild:
         """Publish `contents` with `changes`. A long way is shown in parts, unless `covered` is None.
 
         A part covers the catalogue only up to `covered`, as before: after a crash its rows are read again, and their
-        vectors found in the cache. Each part doubles what lies beside the base, so all parts together cost no more
-        than the last one.
+        vectors found in the cache. Chunks wait until there are as many rows of them as lie beside the base, and are
+        joined to those at once: so joining costs what is joined, and all parts together no more than the last one.
         """
-        done, shown = 0, len(contents.fresh)
+        done, joined, waiting = 0, 0, list[Piece]()
         async for videos in changes.chunks():
-            rows, gone = await self._rows(tenant, videos)
-            contents = await asyncio.to_thread(contents.changed, rows, gone)
+            waiting.append(await self._rows(tenant, videos))
             done += len(videos)
             self.on_progress(tenant.id, done, len(changes.items))
-            grown = len(contents.fresh) - shown >= max(self.settings.part_items, shown)
-            if covered is not None and grown and done < len(changes.items):
+            many = done - joined >= max(self.settings.part_items, len(contents.fresh))
+            if covered is not None and many and done < len(changes.items):
+                contents = await asyncio.to_thread(_with, contents, waiting)
                 await self._publish(tenant, generation, covered, contents)
-                generation, shown = generation + 1, len(contents.fresh)
+                generation, joined, waiting = generation + 1, done, []
+        contents = await asyncio.to_thread(_with, contents, waiting)
         snapshot = await self._publish(tenant, generation, changes.version, contents)
         if tenant.fold is None and contents.wants_fold(fold_min_items=self.settings.fold_min_items):
             tenant.fold = asyncio.create_task(asyncio.to_thread(fold, self.store, snapshot))
@@ -147,8 +150,8 @@ class Rebuild:
     def _dim(self, tenant: Tenant) -> int:
         return self.embedder.dim if tenant.behaviour is None else tenant.behaviour.dim
 
-    async def _rows(self, tenant: Tenant, videos: Sequence[Video]) -> tuple[Rows, Items]:
-        """(rows of what can be served or was lately, item numbers of the rest: removed, drafts, quarantined)."""
+    async def _rows(self, tenant: Tenant, videos: Sequence[Video]) -> Piece:
+        """Rows and vectors of `videos`; the rest is removed for long, a draft or quarantined."""
         published = [video for video in videos if video.status == "published"]
         vectors, failed = await self.embedder.embed(published)
         await self._quarantine(tenant.id, published, failed)
@@ -223,6 +226,12 @@ class Rebuild:
         except SnapshotCorrupt as error:
             log.error("snapshot_corrupt", tenant=tenant.id, error=str(error))
             tenant.shows(None, None, None)
+
+
+def _with(contents: Contents, pieces: Sequence[Piece]) -> Contents:
+    nothing = Rows.empty(contents.fresh.vectors.shape[1])
+    rows = Rows.concat([nothing, *(rows for rows, _ in pieces)])
+    return contents.changed(rows, np.concatenate([np.zeros(0, np.uint32), *(gone for _, gone in pieces)]))
 
 
 def _finished_fold(tenant: Tenant) -> Base | None:

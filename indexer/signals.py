@@ -25,6 +25,7 @@ from retrieval.counters import EXPIRY_S, HOUR_S, KEPT_H, Before, Counters, Count
 from retrieval.erasure import Erasure, Erasures
 from retrieval.errors import LeaseLost
 from retrieval.journal import Journals
+from retrieval.keys import EVERYBODY
 from retrieval.popularity_log import PopularityLog
 from retrieval.recent import Recent, recent
 from retrieval.tail import ENTRIES_A_SHARD, Entry, Event, Row, Tail
@@ -175,6 +176,9 @@ class Signals:
         """Clear every store of these users; how many files stay of which nobody knows what is in them."""
         found = {one.id: await self.erasures.forget(one, now_s=int(self.clock())) for one in erasures}
         await self.drain()
+        for one in erasures:
+            if one.user_key == EVERYBODY:
+                found[one.id] = await self._uncounted(one, found[one.id])
         users = list({(one.tenant, one.user_key) for one in erasures})
         rows = await asyncio.to_thread(self.archive.erase, users)
         left = await asyncio.to_thread(self.archive.sweep)
@@ -185,6 +189,16 @@ class Signals:
             if not left:
                 await self.erasures.unname(one)
         return left
+
+    async def _uncounted(self, everybody: Erasure, found: Mapping[str, int]) -> dict[str, int]:
+        """Forget what was counted of a tenant, and delete what draining the stream has counted meanwhile; how many keys
+        that were, with those `found` before."""
+        self._hours.pop(everybody.tenant, None)
+        self._before.pop(everybody.tenant, None)
+        self._stale.discard(everybody.tenant)
+        self.versions.forget(everybody.tenant)
+        again = await self.erasures.forget(everybody, now_s=int(self.clock()))
+        return {name: found[name] + again[name] for name in again}
 
     async def retain(self) -> Report:
         """Remove what is 90 days old, compact what is small, and say how things are. Raises StoreUnavailable."""

@@ -29,6 +29,7 @@ COLUMNS = spec(
     similarity=(np.float32, ()),
     negative=(np.float32, ()),
     popularity=(np.float32, ()),
+    rising=(np.float32, ()),
     trending=(np.float32, ()),
     evergreen=(np.float32, ()),
     published_s=(np.int64, ()),
@@ -72,6 +73,8 @@ class Candidates:
     """Cosine to the rejected taste, -1..1; 0 without one."""
     popularity: Float32
     """Smoothed engagement of about a week, 0..1."""
+    rising: Float32
+    """The same of about an hour."""
     trending: Float32
     """The same of about a day."""
     evergreen: Float32

@@ -34,7 +34,10 @@ def check_columns(owner: object, columns: Spec, n: int) -> None:
         column = getattr(owner, name)
         if column.dtype != dtype:
             raise ValueError(f"{type(owner).__name__}.{name} is {column.dtype}, expected {dtype}")
-        if len(column) != n or column.ndim != 1 + len(trailing):
-            raise ValueError(f"{type(owner).__name__}.{name} has shape {column.shape}, expected {(n, *trailing)}")
-        if any(want is not None and want != got for want, got in zip(trailing, column.shape[1:], strict=True)):
-            raise ValueError(f"{type(owner).__name__}.{name} has shape {column.shape}, expected {(n, *trailing)}")
+        shape = (n, *trailing)
+        if column.shape != shape and not _fits(column.shape, shape):
+            raise ValueError(f"{type(owner).__name__}.{name} has shape {column.shape}, expected {shape}")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(want in (None, got) for want, got in zip(wanted, shape, strict=True))

@@ -1,7 +1,7 @@
 """Who may be shown at all. Deny always wins, and each denial has a name.
 
-The same code judges two hundred candidates and a whole segment of a million rows (retrieval searches only what this
-lets through), because it asks for columns and not for a class.
+Retrieval searches only what this lets through: `retrieval.availability` says the same of a whole segment, in packed
+masks, and a test holds the two together.
 """
 
 from collections.abc import Sequence

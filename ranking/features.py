@@ -47,6 +47,11 @@ def popularity(candidates: Candidates, context: Context, half_lives: HalfLives) 
     return _unit(candidates.popularity)
 
 
+def rising(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
+    """Engagement of about an hour, as retrieval smoothed it. For news; without weight by default."""
+    return _unit(candidates.rising)
+
+
 def trending(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
     """Engagement of about a day, as retrieval smoothed it."""
     return _unit(candidates.trending)
@@ -122,6 +127,7 @@ FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
         "similarity": similarity,
         "freshness": freshness,
         "popularity": popularity,
+        "rising": rising,
         "trending": trending,
         "evergreen": evergreen,
         "affinity_creator": affinity_creator,
@@ -138,6 +144,7 @@ DEFAULT_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
         "similarity": 1.0,
         "freshness": 0.2,
         "popularity": 0.3,
+        "rising": 0.0,
         "trending": 0.15,
         "evergreen": 0.1,
         "affinity_creator": 0.2,

@@ -54,7 +54,8 @@ class Facet:
     def has(self, wanted: UInt64) -> Bool:
         """Return bool[n]: the row holds at least one of `wanted` (uint64[m])."""
         found = np.zeros(len(self), np.bool_)
-        hits = np.flatnonzero(np.isin(self.hashes, wanted))
+        # "sort" compares name by name where they are few; a table, the default for one name, takes three times as long.
+        hits = np.flatnonzero(np.isin(self.hashes, wanted, kind="sort"))
         found[np.searchsorted(self.offsets, hits, side="right") - 1] = True
         return found
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from ranking.alike import step_back
 from ranking.candidates import SOURCE, Candidates
 from ranking.columns import Bool, Float32, Rows, UInt8
 from ranking.context import Context
@@ -18,7 +19,7 @@ from ranking.eligibility import Removed, eligible
 from ranking.features import FEATURES, lots
 from ranking.policy import Policy
 from ranking.rulebook import Plan
-from ranking.slate import KeyCap, PlacedBy, Slate, Special, arrange, reserve, spread, step_back
+from ranking.slate import KeyCap, PlacedBy, Slate, Special, arrange, reserve, spread
 
 REASONS: Final = ("for_you", "new", "popular", "editor", "explore")
 """What the app may tell the user about an item. `Ranking.reason` holds positions in this list."""

@@ -27,7 +27,7 @@ class Bounds:
         """Say in words what fits."""
         if self.options:
             return "one of " + ", ".join(map(str, self.options))
-        return f"a {'whole ' if self.whole else ''}number from {self.low:g} to {self.high:g}"
+        return f"a {'whole ' if self.whole else ''}number from {self.low:,.12g} to {self.high:,.12g}"
 
     def fits(self, value: object) -> bool:
         """Tell whether a JSON value fits. true and false are not numbers."""

@@ -1,4 +1,4 @@
-"""From an order to a page: caps, semantic diversity, promotions, pins, explore slots. Knows only ranks and arrays.
+"""From an order to a page: caps, promotions, pins, explore slots. Knows only ranks and arrays.
 
 A *rank* is a place in the order by score, 0 the best. Everything here is a function of ranks, so the page depends on
 the scores and not on the order in which the candidates happened to arrive.
@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from heapq import heappop, heappush
+from itertools import chain
 from math import ceil
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from ranking.columns import Float32, Rows, UInt64
+from ranking.columns import UInt64
 
-_64_BITS: Final = (1 << 64) - 1
-_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # multiples of it differ in all bits (Fibonacci hashing)
+_CAP: Final = 0xFF  # the lowest byte of a key says whose it is, once all caps are counted in one book
+_CAP_BITS: Final = np.uint64(8)
+_SPREAD: Final = np.uint64(0x9E37_79B9_7F4A_7C15)  # Fibonacci hashing (Knuth): neighbouring keys end up far apart
+_PLACE_SHIFT: Final = np.uint64(64 - 12)
 
 
 class PlacedBy(IntEnum):
@@ -60,29 +63,6 @@ class Slate:
     """Index of the rule that placed the row, -1 = none."""
     relaxed: set[str] = field(default_factory=set)
     """Names of caps that were broken to fill the page."""
-
-
-def step_back(vectors: Float32, above: float, step: float, most: int) -> Rows:
-    """Return intp[d]: the new order of d rows so that those alike something just before them step back.
-
-    vectors: float32[d, k], unit rows, best first. A row steps back `step` places per fully alike row among the `most`
-    before it, `most` at most. It follows that no row moves more than `most` places in either direction: a row is
-    overtaken only by rows that stood at most `most` places behind it. In the spirit of maximal marginal relevance
-    (Carbonell and Goldstein, 1998), but without its greedy loop.
-    """
-    # Of a copy: with itself, BLAS takes a symmetric routine that is twice as slow at this size.
-    alike = vectors @ vectors.copy().T
-    alike -= above
-    np.maximum(alike, 0, out=alike)
-    steps = np.einsum("ij,ij->i", alike, _just_before(len(vectors), most)) * (step / (1 - above))
-    return np.argsort(np.arange(len(vectors)) + np.minimum(steps, most), kind="stable")
-
-
-@lru_cache(maxsize=64)
-def _just_before(n: int, most: int) -> Float32:
-    """Return float32[n, n]: 1 where column j is one of the `most` rows before row i."""
-    back = np.arange(n)[:, None] - np.arange(n)
-    return ((back > 0) & (back <= most)).astype(np.float32)
 
 
 @lru_cache(maxsize=1024)
@@ -135,18 +115,17 @@ class _Filling:
         self.slate = Slate()
         self._stream = iter(stream)
         self._caps = caps
-        # One column per key of a row. One book for all caps: each cap's keys are made different from the others'.
-        self._cap_of_column = [number for number, cap in enumerate(caps) for _ in range(cap.keys.shape[1])]
-        self._most = [caps[number].most for number in self._cap_of_column]
-        self._window = [caps[number].window for number in self._cap_of_column]
-        self._keys = np.concatenate([np.zeros((n, 0), np.uint64), *map(_apart, range(len(caps)), caps)], axis=1)
-        self._first_keys: list[list[int]] = self._keys[: 2 * size].tolist()  # few of the others will be looked at
+        self._keys = _contended(n, caps)
+        self._first_keys = _by_row(self._keys[: 2 * size])  # few of the others will be looked at
         self._free_from: dict[int, int] = {}  # key -> first slot at which its cap allows it once more
         self._placed: dict[int, list[int]] = {}  # key -> slots it was placed in
         self._gone = bytearray(n)  # by rank: placed, or withheld for a pin
-        # Passed over because of a cap. A row waits until the slot at which it might fit, then until one is filled.
-        self._waiting: list[tuple[int, int, int]] = []  # heap of (slot, turn, rank)
-        self._ready: list[tuple[int, int]] = []  # heap of (turn, rank)
+        # Passed over because of a cap. A row waits in the queue of one key that is in its way; of a queue only the head
+        # can be next, so the others cost nothing meanwhile. An entry of the two heaps may be outdated, and then is not
+        # the head's: whenever a queue gets another head, it gets another entry.
+        self._queues: dict[int, list[tuple[int, int]]] = {}  # key -> heap of (turn, rank)
+        self._due: list[tuple[int, int]] = []  # heap of (slot at which its cap allows it once more, key)
+        self._ready: list[tuple[int, int]] = []  # heap of (turn of the head, key)
         self._turn = 0
         self._promoted: dict[int, tuple[frozenset[int], list[int]]] = {}  # rule -> pool, [placed, looked at]
 
@@ -188,7 +167,7 @@ class _Filling:
 
     def _fill_from_stream(self, stop: int) -> bool:
         """Place rows of the stream until `stop`, or until a waiting row may fit. The hot loop."""
-        ranks, gone, waiting, turn = self.slate.ranks, self._gone, self._waiting, self._turn
+        ranks, gone, due = self.slate.ranks, self._gone, self._due
         keys_of, use, free_from = self._keys_of, self._use, self._free_from.get
         start = slot = len(ranks)
         for rank in self._stream:
@@ -197,68 +176,88 @@ class _Filling:
             keys = keys_of(rank)
             for key in keys:
                 if free_from(key, 0) > slot:
-                    turn += 1
-                    heappush(waiting, (free_from(key, 0), turn, rank))
+                    self._turn += 1
+                    self._wait(key, self._turn, rank)
                     break
             else:
                 use(keys, slot)
                 ranks.append(rank)
                 gone[rank] = 1
                 slot += 1
-                if slot == stop or (waiting and waiting[0][0] <= slot):
+                if slot == stop or (due and due[0][0] <= slot):
                     break
-        self._turn = turn
         self.slate.placed_by += [PlacedBy.SCORE] * (slot - start)
         self.slate.rule += [-1] * (slot - start)
         return slot > start
 
+    def _wait(self, key: int, turn: int, rank: int) -> None:
+        """Let a row wait for a key that is in its way."""
+        queue = self._queues.setdefault(key, [])
+        heappush(queue, (turn, rank))
+        if queue[0][0] == turn:
+            heappush(self._due, (self._free_from[key], key))
+
     def _fill_from_waiting(self) -> bool:
         """Place the best waiting row that fits by now."""
         slot = len(self.slate.ranks)
-        while self._waiting and self._waiting[0][0] <= slot:
-            _, turn, rank = heappop(self._waiting)
-            heappush(self._ready, (turn, rank))
+        while self._due and self._due[0][0] <= slot:
+            self._offer(heappop(self._due)[1])
         while self._ready:
-            turn, rank = heappop(self._ready)
-            if self._gone[rank]:
+            turn, key = heappop(self._ready)
+            queue = self._queues[key]
+            if not queue or queue[0][0] != turn:
                 continue
-            blocked_until = self._blocked_until(rank)
-            if blocked_until <= slot:
+            if self._free_from[key] > slot:
+                heappush(self._due, (self._free_from[key], key))
+                continue
+            _, rank = heappop(queue)
+            fits = not self._gone[rank] and self._fits_or_waits(turn, rank, slot)
+            if fits:
                 self._place(rank, PlacedBy.SCORE, -1)
+            self._offer(key)
+            if fits:
                 return True
-            heappush(self._waiting, (blocked_until, turn, rank))
         return False
+
+    def _fits_or_waits(self, turn: int, rank: int, slot: int) -> bool:
+        """Tell whether no key is in the way of a row; if one is, the row waits for that."""
+        for key in self._keys_of(rank):
+            if self._free_from.get(key, 0) > slot:
+                self._wait(key, turn, rank)
+                return False
+        return True
+
+    def _offer(self, key: int) -> None:
+        """Let the head of a queue be looked at."""
+        if self._queues[key]:
+            heappush(self._ready, (self._queues[key][0][0], key))
 
     def _fill_relaxed(self) -> bool:
         """Place the best waiting row that breaks only the first cap; else only the first two; and so on."""
         slot = len(self.slate.ranks)
-        waiting = [rank for _, rank in sorted((turn, rank) for _, turn, rank in self._waiting) if not self._gone[rank]]
+        waiting = [rank for _, rank in sorted(chain(*self._queues.values())) if not self._gone[rank]]
         for relaxed in range(1, len(self._caps) + 1):
             for rank in waiting:
                 if self._blocked_until(rank, relaxed) <= slot:
-                    columns = zip(self._cap_of_column, self._keys_of(rank), strict=True)
-                    broken = {cap for cap, key in columns if self._free_from.get(key, 0) > slot}
-                    self.slate.relaxed |= {self._caps[cap].name for cap in broken}
+                    broken = [key for key in self._keys_of(rank) if self._free_from.get(key, 0) > slot]
+                    self.slate.relaxed |= {self._caps[key & _CAP].name for key in broken}
                     self._place(rank, PlacedBy.SCORE, -1)
                     return True
         return False
 
     def _keys_of(self, rank: int) -> list[int]:
-        return self._first_keys[rank] if rank < len(self._first_keys) else self._keys[rank].tolist()
+        return self._first_keys[rank] if rank < len(self._first_keys) else _by_row(self._keys[rank : rank + 1])[0]
 
     def _blocked_until(self, rank: int, relaxed: int = 0) -> int:
         """Return the first slot at which all caps but the first `relaxed` allow the row."""
-        keys, free_from = self._keys_of(rank), self._free_from.get
-        if relaxed:
-            keys = [key for cap, key in zip(self._cap_of_column, keys, strict=True) if cap >= relaxed]
-        return max([free_from(key, 0) for key in keys], default=0)
+        free_from = self._free_from.get
+        return max([free_from(key, 0) for key in self._keys_of(rank) if key & _CAP >= relaxed], default=0)
 
     def _use(self, keys: list[int], slot: int) -> None:
         """Count the keys of a row that is placed."""
-        placed, free_from = self._placed, self._free_from
-        for key, most, window in zip(keys, self._most, self._window):  # noqa: B905 - `strict` costs as much as the rest
-            if not key:
-                continue
+        placed, free_from, caps = self._placed, self._free_from, self._caps
+        for key in keys:
+            _, most, window, _ = caps[key & _CAP]
             if most == 1:
                 free_from[key] = slot + window
             elif key in placed:
@@ -277,6 +276,24 @@ class _Filling:
         self.slate.rule.append(rule)
 
 
-def _apart(number: int, cap: KeyCap) -> UInt64:
-    """Return the keys of a cap so that the same key under another cap is another one; 0 stays 0."""
-    return np.where(cap.keys, cap.keys ^ np.uint64(number * _SPREAD & _64_BITS), np.uint64(0))
+def _contended(n: int, caps: Sequence[KeyCap]) -> UInt64:
+    """Return uint64[n, width]: the keys of all caps that may get in the way, each with the number of its cap; else 0.
+
+    A key that no more rows have than its cap allows is never in the way. Keys are counted by a hash of a few bits, so
+    of two that fall together both stay.
+    """
+    if not caps:
+        return np.zeros((n, 0), np.uint64)
+    width = [cap.keys.shape[1] for cap in caps]
+    plain = np.concatenate([cap.keys for cap in caps], axis=1)
+    keys: UInt64 = (plain << _CAP_BITS | np.arange(len(caps), dtype=np.uint64).repeat(width)) * (plain != 0)
+    places = (keys * _SPREAD >> _PLACE_SHIFT).astype(np.intp)
+    keys *= np.bincount(places.reshape(-1)).take(places) > np.repeat([cap.most for cap in caps], width)
+    return keys
+
+
+def _by_row(keys: UInt64) -> list[list[int]]:
+    """Return the keys of each row, without the zeros."""
+    held = keys != 0
+    flat, ends = keys[held].tolist(), held.sum(axis=1).cumsum().tolist()
+    return [flat[begin:end] for begin, end in zip([0, *ends], ends)]  # noqa: B905 - one more begins than ends

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from arro3.core import Array, DataType, Field, RecordBatch, Schema, list_array, struct_array
+from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema, list_array, struct_array
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -37,9 +37,10 @@ from deltalake import (
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
+from retrieval.arrow_stream import batches
 from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.journal import DAY_S, RETENTION_S
-from retrieval.keys import SHARDS
+from retrieval.keys import EVERYBODY, SHARDS
 
 EVENTS: Final = "events"
 SERVES: Final = "serves"
@@ -173,14 +174,14 @@ class Archive:
         with _translated():
             return [
                 dict(zip(batch.schema.names, values, strict=True))
-                for batch in self._select(sql)
+                for batch in batches(self._select(sql))
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True)
             ]
 
     def batches(self, sql: str) -> Iterator[RecordBatch]:
         """The same as Arrow record batches, as they come."""
         with _translated():
-            yield from self._select(sql)
+            yield from batches(self._select(sql))
 
     def count(self, table: str) -> int:
         """Rows in a table."""
@@ -228,7 +229,8 @@ class Archive:
         return gone
 
     def erase(self, users: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, int]]:
-        """Delete every row of (tenant, user key) pairs; the number of rows per user and table.
+        """Delete every row of (tenant, user key) pairs; the number of rows per user and table. EVERYBODY is every user
+        of a tenant who is not among the pairs.
 
         `sweep` afterwards: until then the rows are still in old files. Raises StoreUnavailable.
         """
@@ -240,7 +242,8 @@ class Archive:
                     f"SELECT tenant, user_key, count(*) AS n FROM {name} WHERE {where} GROUP BY tenant, user_key"  # noqa: S608
                 )
                 for row in found:
-                    counts[row["tenant"], row["user_key"]][name] = int(row["n"])
+                    user = row["tenant"], row["user_key"]
+                    counts[user if user in counts else (user[0], EVERYBODY)][name] += int(row["n"])
                 if found:
                     with _translated():
                         table.delete(where, writer_properties=_WRITER)
@@ -299,7 +302,7 @@ class Archive:
             self._known[table] = version, known
         return known
 
-    def _select(self, sql: str) -> Any:
+    def _select(self, sql: str) -> RecordBatchReader:
         builder = QueryBuilder()
         for name, table in self._tables.items():
             table.update_incremental()
@@ -353,7 +356,9 @@ def _any_of(users: Sequence[tuple[str, str]]) -> str:
     for tenant, user_key in users:
         keys_of[tenant].append(quoted(user_key))
     return " OR ".join(
-        f"(tenant = {quoted(tenant)} AND user_key IN ({', '.join(found)}))" for tenant, found in keys_of.items()
+        f"(tenant = {quoted(tenant)}"
+        + (")" if quoted(EVERYBODY) in found else f" AND user_key IN ({', '.join(found)}))")
+        for tenant, found in keys_of.items()
     )
 
 

@@ -101,7 +101,8 @@ def _config(
     return Config(
         version=version,
         tenants={tenant.id: tenant for tenant in tenants},
-        keys={key.sha256: key for key in keys},
+        # A key made between the two reads belongs to a tenant that comes with the next one.
+        keys={key.sha256: key for key in keys if key.tenant_id is None or key.tenant_id in resolved},
         bodies=bodies,
         policies={name: policy for name, (policy, _) in resolved.items()},
         policy_versions={name: policy_version for name, (_, policy_version) in resolved.items()},

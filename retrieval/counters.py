@@ -10,6 +10,11 @@ one hour to the next, a quiet night leaves the order as it was, and hours that a
 (`Before`). Which half-life tells what is popular differs between tenants; `indexer learn` finds it out
 (docs/decisions/0013-behaviour-and-fading-windows.md).
 
+Age is counted in whole hours, from the beginning of the hour of a count to that of the running hour, which weighs 1. So
+in the shortest window too an event never weighs more than twice, or less than half, of what fading by the second would
+leave of it; at the full hour everything fades alike, and the order goes on as it was; and between two events nothing
+changes, so that there is nothing to publish.
+
 Popularity is the logarithm of how much engagement there was, times a smoothed rate of it: with few impressions an item
 is drawn to the tenant's mean, so that one like of one view is not the top of the feed.
 """
@@ -50,10 +55,12 @@ SPREAD: Final = 50.0
 MEASURES: Final = ("shown", "watched", "liked", "skipped")
 COUNTS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(MEASURES),))])
 """20 bytes: item number, sum of each of MEASURES. Rows are ordered by item."""
-HALF_LIVES_H: Final = (24, 168, 4320)
-"""What is trending (a day), popular (a week), evergreen (half a year)."""
+HALF_LIVES_H: Final = (1, 24, 168, 4320)
+"""What is rising (an hour), trending (a day), popular (a week), evergreen (half a year)."""
 WINDOWS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(HALF_LIVES_H), len(MEASURES)))])
-"""52 bytes: item number, the faded sums for each of HALF_LIVES_H. Rows are ordered by item."""
+"""68 bytes: item number, the faded sums for each of HALF_LIVES_H. Rows are ordered by item."""
+LASTING: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(HALF_LIVES_H) - 1, len(MEASURES)))])
+"""52 bytes: the same without the first window, of which nothing is left when an hour has been kept for KEPT_H."""
 
 COUNTED_AS: Final[Mapping[Signal, tuple[int, float]]] = MappingProxyType(
     {
@@ -102,7 +109,7 @@ class Popularity:
     """
 
     table: npt.NDArray[np.float32]
-    """float32[items + 1, 3]: trending, popularity, evergreen. The last row, of zeros, is everybody else's."""
+    """float32[items + 1, 4]: rising, trending, popularity, evergreen. The last row, of zeros, is everybody else's."""
     version: str = ""
 
     @staticmethod
@@ -116,7 +123,7 @@ class Popularity:
         return Popularity(table.astype(np.float32), version)
 
     def of(self, items: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-        """float32[3, n]: trending, popularity and evergreen of the given items."""
+        """float32[4, n]: rising, trending, popularity and evergreen of the given items."""
         return self.table.take(items, 0, mode="clip").T
 
 
@@ -130,6 +137,9 @@ class Before:
 
 NOTHING_BEFORE: Final = Before(0, np.zeros(0, WINDOWS))
 _HOUR: Final = np.dtype("<i8")
+_LAYOUT: Final = xxhash.xxh32_digest(repr((HALF_LIVES_H, MEASURES)).encode())
+"""In front of published windows, and in the name of their version: a program with other windows takes them for none
+instead of for other numbers."""
 
 
 class Counters:
@@ -140,24 +150,34 @@ class Counters:
         self._save: Any = redis.register_script(SAVE)
 
     async def windows(self, tenant: str) -> Windows:
-        """What was counted of a tenant lately. Bytes that are no counters are none. Raises StoreUnavailable."""
+        """What was counted of a tenant lately. Bytes that are no such windows are none. Raises StoreUnavailable."""
         content: Any = await _answered(self.redis.get(keys.windows(tenant)))
-        return _parsed(content, WINDOWS)
+        if not content or not content.startswith(_LAYOUT):
+            return _parsed(None, WINDOWS)
+        return _parsed(content[len(_LAYOUT) :], WINDOWS)
 
     async def publish(self, tenant: str, windows: Windows) -> None:
         """Let the service read `windows` from now on. Raises StoreUnavailable."""
-        await _answered(self.redis.set(keys.windows(tenant), windows.tobytes(), ex=EXPIRY_S))
+        await _answered(self.redis.set(keys.windows(tenant), _LAYOUT + windows.tobytes(), ex=EXPIRY_S))
 
     async def before(self, tenant: str) -> Before:
         """What was counted in hours that are not kept one by one. Raises StoreUnavailable."""
         content: Any = await _answered(self.redis.get(keys.before(tenant)))
         if not content or len(content) < _HOUR.itemsize:
             return NOTHING_BEFORE
-        return Before(int(np.frombuffer(content, _HOUR, 1)[0]), _parsed(content[_HOUR.itemsize :], WINDOWS))
+        kept = _parsed(content[_HOUR.itemsize :], LASTING)
+        sums = np.zeros(len(kept), WINDOWS)
+        sums["item"], sums["sums"][:, 1:] = kept["item"], kept["sums"]
+        return Before(int(np.frombuffer(content, _HOUR, 1)[0]), sums)
 
     async def keep_before(self, tenant: str, before: Before) -> None:
-        """Put this in its place. Whoever does it twice does the same. Raises StoreUnavailable."""
-        content = np.array([before.hour], _HOUR).tobytes() + before.sums.tobytes()
+        """Put this in its place, at least KEPT_H after its last hour. Whoever does it twice does the same.
+
+        Raises StoreUnavailable.
+        """
+        kept = np.zeros(len(before.sums), LASTING)
+        kept["item"], kept["sums"] = before.sums["item"], before.sums["sums"][:, 1:]
+        content = np.array([before.hour], _HOUR).tobytes() + kept.tobytes()
         await _answered(self.redis.set(keys.before(tenant), content, ex=BEFORE_EXPIRY_S))
 
     async def tenants(self) -> set[str]:
@@ -233,7 +253,7 @@ def folded(before: Before, hours: Mapping[int, Counts], *, up_to: int) -> Before
 
 
 def popularity(windows: Windows) -> Popularity:
-    """What is trending, popular and evergreen."""
+    """What is rising, trending, popular and evergreen."""
     items = windows["item"]
     table = np.zeros((int(items.max()) + 2 if len(items) else 1, len(HALF_LIVES_H)), np.float32)
     for column in range(len(HALF_LIVES_H)):
@@ -243,7 +263,7 @@ def popularity(windows: Windows) -> Popularity:
 
 def version_of(windows: Windows) -> str:
     """A name of these counts and no others: 16 hex digits, "" for none."""
-    return xxhash.xxh3_64_hexdigest(windows.tobytes()) if len(windows) else ""
+    return xxhash.xxh3_64_hexdigest(_LAYOUT + windows.tobytes()) if len(windows) else ""
 
 
 def scaled(sums: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,8 @@
 
 The tombstone refuses events and serves from before the erasure that arrive after it. Its name is a hash, and a receipt
 holds counts only, so when the receipt says "done", nothing names the user any more.
+
+An erasure of keys.EVERYBODY is that of all users of a tenant, and of what was counted: part of `retrieval.purge`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from retrieval.stream import REMEMBERED_DAYS
 T = TypeVar("T")
 State = Literal["pending", "done"]
 REWRITE_LIMIT_S: Final = 300.0
+SCANNED: Final = 1000
+"""Keys that are looked at in one go."""
 
 # KEYS: tombstone, journal, sets of known ids. ARGV: moment, expiry of the tombstone in seconds. A later tombstone
 # stays. Answers (bytes of the journal, known ids).
@@ -58,7 +62,8 @@ class Erasure:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is known of an erasure. `counts` per store: journal_entries, known_ids, archived_events, archived_serves."""
+    """What is known of an erasure. `counts` per store: journal_entries, known_ids, archived_events, archived_serves;
+    of everybody: redis_keys instead of the first two."""
 
     tenant: str
     state: State
@@ -99,11 +104,24 @@ class Erasures:
     async def forget(self, erasure: Erasure, *, now_s: int) -> dict[str, int]:
         """Tombstone the user, delete journal and known ids. Once more is harmless, and counts what came meanwhile."""
         tenant, user_key = erasure.tenant, erasure.user_key
+        if user_key == keys.EVERYBODY:
+            return {"redis_keys": await self._forget_everybody(tenant)}
         day = now_s // DAY_S
         ids = [keys.taken(tenant, user_key, day - back) for back in range(-1, REMEMBERED_DAYS + 1)]
         names = [keys.tombstone(tenant, user_key), keys.journal(tenant, user_key), *ids]
         journal_bytes, known = await _answered(self._forget(keys=names, args=[erasure.asked_s, RETENTION_S]))
         return {"journal_entries": journal_bytes // ENTRY.itemsize, "known_ids": known}
+
+    async def _forget_everybody(self, tenant: str) -> int:
+        """Delete every key that names the tenant; how many. No tombstone: nobody can send anything for it any more."""
+        cursor, gone = 0, 0
+        while True:
+            found: Any = await _answered(self.redis.scan(cursor, match=f"*:{tenant}*", count=SCANNED))
+            cursor, names = found
+            if mine := [name for name in names if keys.tenant_of(name) == tenant]:
+                gone += int(await _answered(self.redis.delete(*mine)))
+            if not cursor:
+                return gone
 
     async def receipt(self, tenant: str, erasure_id: str) -> Receipt:
         """The receipt of a tenant's erasure. Raises NotFound, also for another tenant's."""

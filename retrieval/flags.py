@@ -26,6 +26,8 @@ PARTS: Final = 10_000
 """Buckets of users; a percentage is therefore exact to a hundredth."""
 ROLL_OUT: Final = "personalisation"
 HOLDOUT: Final = "holdout"
+COHORT: Final = "cohort"
+COHORTS: Final = tuple("0123456789")
 MIN_HOLDOUT_PERCENT: Final = 1.0
 MAX_HOLDOUT_PERCENT: Final = 5.0
 DEFAULT_HOLDOUT_PERCENT: Final = 2.0
@@ -99,6 +101,14 @@ def bucket(tenant_id: str, flag: str, user_key: str) -> int:
     """0 to 9,999, the same in every process and release. Different flags part the users in unrelated ways."""
     named = f"{tenant_id}\0{flag}\0{user_key}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(named, digest_size=8).digest(), "big") % PARTS
+
+
+def cohort(tenant_id: str, user_key: str | None) -> str:
+    """Which tenth of the tenant's users somebody is in, for rules that are tried on some; "" for nobody in particular.
+
+    It never changes, and has nothing to do with who is rolled out to or held out.
+    """
+    return "" if user_key is None else COHORTS[bucket(tenant_id, COHORT, user_key) * len(COHORTS) // PARTS]
 
 
 def merged(*copies: Mapping[str, Flag]) -> dict[str, Flag]:

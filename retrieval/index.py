@@ -7,6 +7,7 @@ Which kind serves which size is measured: `benchmarks/index_kinds.py`, `docs/dec
 
 from __future__ import annotations
 
+import mmap
 import os
 from functools import cached_property
 from pathlib import Path
@@ -72,20 +73,26 @@ def build(vectors: Float32, kinds: tuple[Kind, ...] = KINDS) -> Index:
     return Index(refine)
 
 
-def read(path: Path) -> Index:
-    """The index in the file at `path`, memory mapped. faiss trusts the bytes: the caller has verified them.
+def read(content: mmap.mmap) -> Index:
+    """The index in a mapped file: its vectors stay where they are, its codes are copied. faiss trusts the bytes: the
+    caller has verified them.
 
     Raises RuntimeError if faiss finds no index there.
     """
-    return Index(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+    memory = np.frombuffer(content, np.uint8)
+    return Index(faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(memory), len(memory))), memory)
 
 
 class Index:
     """The vectors of one segment and the search over them. Immutable; any number of threads may search at once."""
 
-    def __init__(self, engine: Any) -> None:
-        """Wrap what `build` composed or `read` mapped: IndexPreTransform(vectors) or IndexRefine(codes, vectors)."""
+    def __init__(self, engine: Any, memory: npt.NDArray[np.uint8] | None = None) -> None:
+        """Wrap what `build` composed or `read` found: IndexPreTransform(vectors) or IndexRefine(codes, vectors).
+
+        `memory` is where the vectors lie if the engine does not own them.
+        """
         self._engine = engine
+        self._memory = memory
         refines = isinstance(engine, faiss.IndexRefine)
         self._stored = faiss.downcast_index(engine.refine_index if refines else engine.index)
         self._codes: Any = faiss.downcast_index(engine.base_index) if refines else None
@@ -103,7 +110,8 @@ class Index:
         """float16[n, d], read-only: the stored bytes themselves, which stay mapped while the array lives."""
         if self.n == 0:
             return np.empty((0, self.d), np.float16)
-        return np.asarray(_StoredVectors(self._engine, self._stored, (self.n, self.d)))
+        address = int(self._stored.codes.data())
+        return np.asarray(_StoredVectors(address, (self.n, self.d), (self._engine, self._memory)))
 
     def write(self, path: Path) -> None:
         """Write the one file that `read` maps, flushed to disk. Raises OSError (disk full)."""
@@ -171,11 +179,10 @@ class Index:
 
 
 class _StoredVectors:
-    """What numpy asks for the address of the stored vectors; it keeps the index, and so the mapped file, alive."""
+    """What numpy asks for the address of the stored vectors; it keeps their owner alive, an index or a mapped file."""
 
-    def __init__(self, engine: Any, stored: Any, shape: tuple[int, int]) -> None:
-        self._engine = engine
-        address = int(stored.codes.data())
+    def __init__(self, address: int, shape: tuple[int, int], owner: object) -> None:
+        self._owner = owner
         self.__array_interface__ = {"version": 3, "typestr": "<f2", "shape": shape, "data": (address, True)}
 
 

@@ -83,8 +83,18 @@ def parse(content: bytes | None) -> Journal:
     if not content:
         return EMPTY
     journal = np.frombuffer(content, ENTRY, count=len(content) // ENTRY.itemsize)
-    known = journal["signal"] <= _LAST
-    return journal if known.all() else journal[known]
+    signal = journal["signal"]
+    return journal if signal.max(initial=0) <= _LAST else journal[signal <= _LAST]
+
+
+def newest(journal: Journal, wanted: npt.NDArray[np.bool_], most: int) -> Journal:
+    """The last `most` entries with one of the signals that `wanted` (bool[len(Signal)]) names, oldest first."""
+    # They are nearly always among the last few of a journal, which may have tens of thousands.
+    tail = journal[-8 * most :]
+    found = np.flatnonzero(wanted.take(tail["signal"]))
+    if len(found) < most:
+        tail, found = journal, np.flatnonzero(wanted.take(journal["signal"]))
+    return tail[found[-most:]]
 
 
 def position(journal: Journal) -> int:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from types import MappingProxyType
 from typing import Final
 
 FLAGS: Final = "flags"
@@ -37,6 +38,8 @@ ERASURES: Final = "q:{erasures}"
 SHARDS: Final = 64
 ANONYMOUS: Final = "-"
 """In place of a user key: anonymous events and serves belong to nobody's journal."""
+EVERYBODY: Final = "*"
+"""In place of a user key: all users of a tenant, and what is kept of them together."""
 PERSONAL: Final = ("j:", "d:", "e:", "t:", "q:", "r:")
 """What begins like this is about a user, and must have an expiry."""
 
@@ -92,3 +95,13 @@ def user_of_journal(key: bytes) -> tuple[str, str]:
     """(tenant, user key) of a journal's key; a tenant id has no colon."""
     _, _, tenant, user_key = key.decode("ascii").split(":")
     return tenant, user_key
+
+
+def tenant_of(key: bytes) -> str | None:
+    """The tenant that a key names, None for a key of all tenants together."""
+    kind, *parts = key.decode("ascii", "replace").split(":")
+    at = _TENANT_AT.get(kind)
+    return parts[at] if at is not None and at < len(parts) else None
+
+
+_TENANT_AT: Final = MappingProxyType({"j": 1, "d": 1, "c": 1, "p": 1, "b": 1, "n": 0, "l": 0})

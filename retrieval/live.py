@@ -88,8 +88,9 @@ class Live:
         """Load everything once, as far as the stores answer, then keep it fresh at the given intervals (seconds)."""
         self.config = await asyncio.to_thread(configs.restore, self.copy)
         await self._attempt("config", self.refresh_config)
-        await self._attempt("snapshots", self.refresh_snapshots)
+        # Counters first: a view is then made once, of both.
         await self._attempt("counters", self.refresh_counters)
+        await self._attempt("snapshots", self.refresh_snapshots)
         await self._attempt("takedowns", self.refresh_takedowns)
         for name, step, every_s in (
             ("config", self.refresh_config, config_s),
@@ -129,7 +130,7 @@ class Live:
 
         Raises StoreUnavailable: the old popularity stays.
         """
-        for tenant in list(self._views):
+        for tenant in list(self.config.tenants):
             windows = await self.counters.windows(tenant)
             self._popularity[tenant] = await asyncio.to_thread(popularity, windows)
             await self._show(tenant)
@@ -179,10 +180,7 @@ class Live:
         if pointer is None:
             return Snapshot.empty(tenant, self.dim)
         previous = self._views.get(tenant)
-        snapshot = self.store.open(self.store.manifest(tenant, pointer), previous.snapshot if previous else None)
-        for segment in snapshot.segments:
-            _ = segment.by_id  # now, in this thread, not in the first request that names a video
-        return snapshot
+        return self.store.open(self.store.manifest(tenant, pointer), previous.snapshot if previous else None)
 
     def _last_good(self, tenant: str) -> Snapshot:
         """The newest generation on disk that is whole, for a start while CURRENT's is not; an empty one if none is."""

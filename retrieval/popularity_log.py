@@ -54,15 +54,19 @@ class PopularityLog:
             log.write(_HEAD.pack(version.encode(), rows is None, len(content)) + content)
         self._last[tenant] = path, windows
 
+    def forget(self, tenant: str) -> None:
+        """Begin with a new file next time: the tenant's folder goes."""
+        self._last.pop(tenant, None)
+
     def find(self, tenant: str, version: str) -> Windows:
-        """The rows of a version; none for "". Raises NotFound."""
+        """The rows of a version; none for "". Raises NotFound, also for what an older program kept of other windows."""
         if not version:
             return _NOTHING
         for path in sorted(self._folder(tenant).glob("*.log"), reverse=True):
             windows = _NOTHING
             for name, whole, rows in _records(path.read_bytes()):
                 windows = rows if whole else _replaced(windows, rows)
-                if name == version:
+                if name == version == version_of(windows):
                     return windows
         raise NotFound("popularity", version)
 
@@ -97,8 +101,7 @@ def _replaced(before: Windows, rows: Windows) -> Windows:
 
 
 def _records(content: bytes) -> Iterator[tuple[str, bool, Windows]]:
-    """(version, whole or not, rows) of each record; what cannot be read ends them: a killed writer's last one, or what
-    a version of this program with other columns wrote."""
+    """(version, whole or not, rows) of each record; what cannot be read ends them: a killed writer's last one."""
     at = 0
     while at + _HEAD.size <= len(content):
         version, whole, length = _HEAD.unpack_from(content, at)

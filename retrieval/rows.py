@@ -1,7 +1,8 @@
 """Rows: what serving must know of n videos, as plain columns. The in-memory and the on-disk shape are the same.
 
-A segment file is these columns written one after the other; opening it is one mmap and a slice per column. So a
-worker shares the bytes with every other worker, and a row costs no Python object until its card is sent.
+A segment file is these columns written one after the other, those that ranking asks of a candidate as one record a row;
+opening it is one mmap and a slice per column. So a worker shares the bytes with every other worker, and a row costs no
+Python object until its card is sent.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ RECORD = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-"""What ranking asks of one candidate, side by side: two cache lines instead of one in each of nine columns."""
+"""What ranking asks of one candidate, side by side: two cache lines instead of one in each of nine columns. A segment
+keeps these columns in no other way; looking at one of them in every row costs more for it, and is done when it is
+opened."""
+_RECORDED = frozenset(RECORD.names or ())
 # ragged column -> dtype of its values; each has `offsets` int64[n + 1] beside the values
 RAGGED: Mapping[str, str] = {"tags": "<u8", "playlists": "<u8", "cards": "u1"}
 
@@ -168,15 +172,25 @@ class Rows:
         )
 
     def records(self) -> Array:
-        """RECORD[n]: the columns of RECORD once more, row by row."""
+        """RECORD[n]: the columns of RECORD, row by row."""
         records = np.zeros(len(self), RECORD)
         for name in RECORD.names or ():
             records[name] = self.columns[name]
         return records
 
+    @staticmethod
+    def of_arrays(arrays: Mapping[str, Array], vectors: Array) -> Rows:
+        """What `arrays` gave, without copying. Raises KeyError for an array that is not there."""
+        fields = arrays["records"].view(RECORD)[:, 0]
+        return Rows(
+            {name: fields[name] if name in _RECORDED else arrays[name] for name in COLUMNS},
+            {name: Ragged(arrays[f"{name}.offsets"], arrays[f"{name}.values"]) for name in RAGGED},
+            vectors,
+        )
+
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Every stored array but the vectors, with the name it has in a segment file."""
-        yield from self.columns.items()
+        yield from ((name, column) for name, column in self.columns.items() if name not in _RECORDED)
         yield "records", self.records().view(np.uint8).reshape(len(self), RECORD.itemsize)
         for name, ragged in self.ragged.items():
             yield f"{name}.offsets", ragged.offsets

@@ -1,6 +1,6 @@
 """A segment: an immutable folder of videos, searchable by vector. Three files.
 
-    rows.bin         the columns of `retrieval/rows.py`, one after the other, 64-byte aligned
+    rows.bin         the columns of `retrieval/rows.py` and the order of ids, one after the other, 64-byte aligned
     vectors.faiss    the index, which also holds the only copy of the vectors (float16)
     segment.json     what is in the other two, with sizes and checksums
 
@@ -11,9 +11,11 @@ trusts its input and a flipped byte there is a crash, not an exception.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import shutil
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +27,11 @@ import orjson
 
 from ranking.items import Items
 from retrieval import index
+from retrieval.availability import PackedAvailability
 from retrieval.errors import SnapshotCorrupt
-from retrieval.files import checksum, flush_folder, write_atomically
+from retrieval.files import checksum, flush_folder, mapped, write_atomically
 from retrieval.index import KINDS, Kind
-from retrieval.rows import COLUMNS, RAGGED, Array, Ragged, Rows
+from retrieval.rows import RECORD, Array, Rows
 
 ALIGNMENT = 64
 COMPARED = (KINDS[0]._replace(up_to=np.inf),)
@@ -40,33 +43,45 @@ vector takes 1 ms of a search for 20,000 of them."""
 class Segment:
     """n videos and their index, opened read-only. Rows are ordered by item number.
 
-    `records` repeats the columns that ranking asks of each candidate: RECORD[n] as bytes, uint8[n, RECORD.itemsize],
-    because numpy copies those ten times faster.
+    `records` is what ranking asks of each candidate: RECORD[n] as bytes, uint8[n, RECORD.itemsize], because numpy
+    copies those ten times faster. `by_id` uint32[n]: the rows ordered by id hash, to find a video by its id.
     """
 
     name: str
     rows: Rows
     index: index.Index
     records: Array
+    by_id: Array
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
+    @property
     def items(self) -> Items:
         return self.rows.items()
 
     @cached_property
-    def by_id(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
-        """(rows ordered by id hash, the hashes in that order), to find a video by its id."""
-        order = np.argsort(self.rows.columns["id_hash"]).astype(np.uint32)
-        return order, self.rows.columns["id_hash"][order]
+    def availability(self) -> PackedAvailability:
+        """Which rows may be shown to whom, and when."""
+        return PackedAvailability(self.rows.columns)
+
+    def with_hash(self, id_hash: int) -> list[int]:
+        """Local rows of the ids with this hash (`ranking.items.key_hash`): hardly ever more than one."""
+        # As memory views: these give Python's own numbers, in half the time.
+        rows, hashes = self.by_id.data, self.rows.columns["id_hash"].data
+        first = bisect_left(rows, id_hash, key=hashes.__getitem__)
+        return list(itertools.takewhile(lambda row: hashes[row] == id_hash, rows[first:]))
 
     def cards(self, rows: Array) -> list[bytes]:
         """The open JSON objects of the given local rows (int64[m])."""
         offsets, values = self.rows.ragged["cards"].offsets, self._cards
         bounds = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
         return [values[start:end].tobytes() for start, end in bounds]
+
+    def is_card_of(self, row: int, opening: bytes) -> bool:
+        """Whether the card of a local row begins like this."""
+        start = int(self.rows.ragged["cards"].offsets[row])
+        return self._cards[start : start + len(opening)] == opening
 
     @cached_property
     def _cards(self) -> memoryview:
@@ -94,6 +109,7 @@ class Segment:
                     "rows": len(rows),
                     "dim": rows.vectors.shape[1],
                     "layout": layout,
+                    "record": str(RECORD.descr),
                     "checksums": {name: _checksum_of(beside / name) for name in ("rows.bin", "vectors.faiss")},
                 }
             )
@@ -115,24 +131,24 @@ class Segment:
         """
         about = _verified(folder / "segment.json", expected_checksum)
         try:
-            return Segment._mapped(folder, orjson.loads(memoryview(about)))
+            return Segment._mapped(folder, orjson.loads(about[:]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SnapshotCorrupt(f"{folder.name}: not a segment as this program writes it: {error!r}") from error
 
     @staticmethod
     def _mapped(folder: Path, facts: dict[str, Any]) -> Segment:
-        columns_map = _verified(folder / "rows.bin", facts["checksums"]["rows.bin"])
-        _verified(folder / "vectors.faiss", facts["checksums"]["vectors.faiss"])
-        opened = index.read(folder / "vectors.faiss")
+        content = {name: _verified(folder / name, facts["checksums"][name]) for name in ("rows.bin", "vectors.faiss")}
+        opened = index.read(content["vectors.faiss"])
+        for each in content.values():
+            # What was read is in the page cache now. This process maps again, a page at a time, what it really uses.
+            each.madvise(mmap.MADV_DONTNEED)
+        if facts["record"] != str(RECORD.descr):
+            raise SnapshotCorrupt(f"{folder.name}: records of another form: {facts['record']}")
         if (opened.n, opened.d) != (facts["rows"], facts["dim"]):
             raise SnapshotCorrupt(f"{folder.name}: index holds {opened.n} x {opened.d}, segment.json says otherwise")
-        arrays = {name: _column(columns_map, *where) for name, where in facts["layout"].items()}
-        rows = Rows(
-            {name: arrays[name] for name in COLUMNS},
-            {name: Ragged(arrays[f"{name}.offsets"], arrays[f"{name}.values"]) for name in RAGGED},
-            opened.vectors,
-        )
-        return Segment(folder.name, rows, opened, arrays["records"])
+        arrays = {name: _column(content["rows.bin"], *where) for name, where in facts["layout"].items()}
+        rows = Rows.of_arrays(arrays, opened.vectors)
+        return Segment(folder.name, rows, opened, arrays["records"], arrays["by_id"])
 
 
 def _unit(vectors: Array) -> npt.NDArray[np.float32]:
@@ -144,8 +160,9 @@ def _unit(vectors: Array) -> npt.NDArray[np.float32]:
 
 def _write_columns(path: Path, rows: Rows) -> dict[str, tuple[str, list[int], int]]:
     layout = {}
+    by_id = np.argsort(rows.columns["id_hash"], kind="stable").astype(np.uint32)
     with path.open("wb") as file:
-        for name, array in rows.arrays():
+        for name, array in (*rows.arrays(), ("by_id", by_id)):
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
             layout[name] = (array.dtype.str, list(array.shape), file.tell())
             file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
@@ -157,24 +174,17 @@ def _write_columns(path: Path, rows: Rows) -> dict[str, tuple[str, list[int], in
 
 
 def _checksum_of(path: Path) -> str:
-    return checksum(memoryview(_mapped(path)))
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return checksum(mapped(path))
 
 
 def _verified(path: Path, expected: str) -> mmap.mmap:
     try:
-        content = _mapped(path)
+        content = mapped(path)
     except (OSError, ValueError) as error:
         raise SnapshotCorrupt(f"{path.parent.name}/{path.name}: {error}") from error
-    found = checksum(memoryview(content))
+    found = checksum(content)
     if found != expected:
         raise SnapshotCorrupt(f"{path.parent.name}/{path.name}: checksum {found}, expected {expected}")
-    # What was read is in the page cache now. This process maps again, a page at a time, what it really uses.
-    content.madvise(mmap.MADV_DONTNEED)
     return content
 
 

@@ -1,13 +1,15 @@
 """The serve log, read back: one page by its request id, and the pages of its chain, from the last 24 hours.
 
 A page is in the stream first and, seconds later, in the archive; both are asked. deltalake is loaded when the first
-page is asked for, so that a worker nobody asks does without.
+page is asked for, so that a worker nobody asks does without. The archive is asked in a thread of its own, one question
+at a time, and not waited for longer than `limit_s`: object storage that does not answer keeps nothing else waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,15 +27,18 @@ if TYPE_CHECKING:
 KEPT_S: Final = DAY_S
 """What it takes to make a page again is kept for so long after the page was served, and longer only by accident."""
 ID_CHARS: Final = 64
+LIMIT_S: Final = 10.0
 
 
 class ServeLog:
     """Reads the stream and the archive at a URL. Every method raises StoreUnavailable."""
 
-    def __init__(self, redis: Redis, archive_url: str) -> None:
+    def __init__(self, redis: Redis, archive_url: str, *, limit_s: float = LIMIT_S) -> None:
         self._tail = Tail(redis)
         self._url = archive_url
+        self._limit_s = limit_s
         self._archive: Archive | None = None
+        self._thread = ThreadPoolExecutor(1, "archive")
 
     async def find(self, request_id: str, *, now_s: int, tenant: str | None = None) -> Serve:
         """The page of a request id, of this tenant if one is given.
@@ -67,7 +72,11 @@ class ServeLog:
     async def _logged(self, wanted: Callable[[Serve], bool], sql: str, *, since_s: int) -> list[Serve]:
         """Each page that is wanted, once: one that is archived between the two looks is in both."""
         waiting = [one for one in await self._waiting() if wanted(one)]
-        archived = [one for one in await asyncio.to_thread(self._archived, sql, since_s) if wanted(one)]
+        asked = asyncio.get_running_loop().run_in_executor(self._thread, self._archived, sql, since_s)
+        try:
+            archived = [one for one in await asyncio.wait_for(asked, self._limit_s) if wanted(one)]
+        except TimeoutError as error:
+            raise StoreUnavailable(f"archive: no answer within {self._limit_s:g} s") from error
         return list({one.request_id: one for one in [*waiting, *archived]}.values())
 
     async def _waiting(self) -> list[Serve]:
@@ -94,7 +103,9 @@ class ServeLog:
                 from retrieval.archive import Archive
             except ModuleNotFoundError as error:
                 raise StoreUnavailable("archive: deltalake is not installed here") from error
-            self._archive = Archive(self._url)
+            # So that a thread that is waited for no longer ends, and can be asked again.
+            limit = f"{self._limit_s:g}s"
+            self._archive = Archive(self._url, {"timeout": limit, "retry_timeout": limit, "max_retries": "1"})
         return self._archive
 
 

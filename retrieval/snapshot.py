@@ -21,14 +21,13 @@ import numpy.typing as npt
 import orjson
 
 from ranking.items import key_hash
+from retrieval.availability import Mask
 from retrieval.behaviour import Behaviour, text_of
 from retrieval.half import widened
 from retrieval.rows import COLUMNS, RECORD, Array, Rows
 from retrieval.segment import Segment
 
 PIECE = 96
-Mask = npt.NDArray[np.uint8]
-"""Packed rows, little bit order: row r is bit r & 7 of byte r >> 3; 1 = may be returned."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,16 @@ class Snapshot:
         """Rows of item numbers (any unsigned integers), int64[n]; -1 where an item is not (or no longer) here."""
         if not len(self.row_of):
             return np.full(len(items), -1, np.int64)
-        known = items < len(self.row_of)
-        found = self.row_of.take(items, mode="clip")  # out of range would be an error otherwise
-        return np.where(known, found, np.int64(-1))
+        found = self.row_of.take(items, mode="clip").astype(np.int64)  # out of range would be an error otherwise
+        if items.max(initial=0) >= len(self.row_of):
+            found[items >= len(self.row_of)] = -1
+        return found
 
     def column(self, name: str, rows: Array) -> Array:
         """Values of a column of `retrieval.rows.COLUMNS` at the given rows."""
         dtype, width = COLUMNS[name]
         nothing = np.zeros((0, width) if width else 0, dtype)
-        return self.taken(rows, lambda part, local: self.segments[part].rows.columns[name].take(local, 0), nothing)
+        return self.taken(rows, lambda part, local: self.segments[part].rows.columns[name][local], nothing)
 
     def records(self, rows: Array) -> Array:
         """RECORD[n] of the given rows: all that ranking asks of them, for the price of one column."""
@@ -208,14 +208,10 @@ class Snapshot:
         """The item number of a video id, None if it is not here. Compares the id itself, not only its hash."""
         wanted, opening = key_hash(video_id), b'{"id":' + orjson.dumps(video_id) + b","
         for segment, start in zip(reversed(self.segments), reversed(self.starts[:-1]), strict=True):
-            by_hash, hashes = segment.by_id
-            at = int(np.searchsorted(hashes, np.uint64(wanted)))
-            while at < len(hashes) and hashes[at] == wanted:
-                row = int(by_hash[at])
+            for row in segment.with_hash(wanted):
                 item = int(segment.rows.columns["item"][row])
-                if self.row_of[item] == start + row and segment.cards(np.array([row]))[0].startswith(opening):
+                if self.row_of[item] == start + row and segment.is_card_of(row, opening):
                     return item
-                at += 1
         return None
 
     def current_rows(self, of: Sequence[Segment] | None = None) -> Rows:

@@ -20,8 +20,10 @@ import numpy.typing as npt
 from ranking.candidates import SOURCE, Candidates
 from ranking.context import Context
 from ranking.rulebook import Plan
+from retrieval.availability import Mask
+from retrieval.groups import groups
 from retrieval.rows import RECORD
-from retrieval.snapshot import Mask, Snapshot
+from retrieval.snapshot import Snapshot
 from retrieval.taste import Memory, Taste
 from retrieval.view import Rows, View, clear, is_set
 
@@ -131,10 +133,8 @@ def gather(ask: Ask, wanted: int) -> Candidates:
     found = {name: source(ask) for name, source in SOURCES.items()}
     rows = np.concatenate(list(found.values()))
     bits = np.repeat(_BITS, [len(each) for each in found.values()])
-    order = rows.argsort(kind="stable")
-    rows = rows[order]
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
-    rows, source = rows[first], np.bitwise_or.reduceat(bits[order], first) if len(rows) else bits
+    order, begins = groups(rows)
+    rows, source = rows[order[begins]], np.bitwise_or.reduceat(bits[order], begins)
     if len(rows) < wanted:
         more, more_source = _widen(ask, rows, wanted - len(rows))
         rows, source = np.concatenate([rows, more]), np.concatenate([source, more_source])
@@ -146,7 +146,7 @@ def describe(ask: Ask, rows: Rows, source: npt.NDArray[np.uint8]) -> Candidates:
     snapshot, memory = ask.view.snapshot, ask.memory
     records = snapshot.records(rows)
     items = records["item"]
-    trending, popularity, evergreen = ask.view.popularity.of(items)
+    rising, trending, popularity, evergreen = ask.view.popularity.of(items)
     similarity, negative = _cosines(ask, rows)
     allowed = is_set(ask.allowed, rows)
     if allowed.all():  # as everything that `gather` finds: then it lives, and was neither seen nor rejected
@@ -158,13 +158,14 @@ def describe(ask: Ask, rows: Rows, source: npt.NDArray[np.uint8]) -> Candidates:
         **{name: records[name] for name in RECORD.names or ()},
         similarity=similarity,
         negative=negative,
+        rising=rising,
         popularity=popularity,
         trending=trending,
         evergreen=evergreen,
         live=live,
         seen=seen,
         rejected=rejected,
-        served_s=_last_served(items, memory),
+        served_s=memory.last_served_s(items),
         source=source,
         targets=ask.view.targets(rows),
         vectors=_VectorsOf(snapshot, rows),
@@ -233,20 +234,3 @@ def _orders(ask: Ask, left: Mask) -> Iterator[tuple[str, Rows]]:
     yield "fresh", ask.view.newest
     rows = np.flatnonzero(np.unpackbits(left, bitorder="little"))
     yield "fresh", rows[np.argsort(-ask.view.snapshot.column("published_s", rows), kind="stable")]
-
-
-def _last_served(items: npt.NDArray[np.uint32], memory: Memory) -> npt.NDArray[np.int64]:
-    served, at_s = memory.served
-    last_s = np.zeros(len(items), np.int64)
-    if len(served) and len(items):
-        # Ten thousand were served and two hundred are asked about: what shares no lower half with any of these is out.
-        asked = np.zeros(1 << 16, bool)
-        asked[items & 0xFFFF] = True
-        likely = np.flatnonzero(asked[served & 0xFFFF])
-        served, at_s = served[likely], at_s[likely]
-        order = items.argsort()
-        ordered = items[order]
-        place = ordered.searchsorted(served).clip(max=len(items) - 1)
-        known = ordered[place] == served
-        last_s[order[place[known]]] = at_s[known]  # of several, the last one stays
-    return last_s

@@ -38,7 +38,7 @@ REMEMBERED_DAYS: Final = 3
 EVENTS: Final = b"e"
 SERVES: Final = b"s"
 
-# Trims to the newest 3/4 when the cap is passed, so that the copy is paid once per many appends. A value that is no
+# Trims to the newest 7/8 when the cap is passed, so that the copy is paid once per many appends. A value that is no
 # row of whole entries is not ours: started afresh. A cap of 0 is nobody's journal.
 _APPEND: Final = """
 local function append(key, entries, cap, retention)
@@ -46,7 +46,7 @@ local function append(key, entries, cap, retention)
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'none' and (kind ~= 'string' or redis.call('STRLEN', key) % 12 ~= 0) then redis.call('DEL', key) end
   if redis.call('APPEND', key, entries) > cap then
-    redis.call('SET', key, redis.call('GETRANGE', key, -math.floor(cap * 3 / 4 / 12) * 12, -1))
+    redis.call('SET', key, redis.call('GETRANGE', key, -math.floor(cap * 7 / 8 / 12) * 12, -1))
   end
   redis.call('EXPIRE', key, retention)
 end

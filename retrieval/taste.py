@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from ranking.policy import Taste as TastePolicy
 from retrieval.behaviour import HALF, query, text_of
-from retrieval.journal import EMPTY, Journal, Signal
+from retrieval.groups import groups
+from retrieval.journal import EMPTY, Journal, Signal, newest
 
 Float32 = npt.NDArray[np.float32]
 Items = npt.NDArray[np.uint32]
@@ -48,29 +49,45 @@ class Memory:
     long_term: float = 1.0
     """The same with the half-life of the long term."""
 
+    # By column: the fields of whole entries lie apart, and a full journal is looked over many times.
     @cached_property
     def _signal(self) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(self.journal["signal"])
 
     @cached_property
+    def _item(self) -> Items:
+        return np.ascontiguousarray(self.journal["item"])
+
+    @cached_property
     def seen(self) -> Items:
         """Items the user's app reported anything about: they were on the screen. Possibly repeated."""
         seen = np.flatnonzero(self._signal != Signal.SERVED)
-        items: Items = self.journal["item"][seen[self.journal["at_s"][seen] >= self.seen_since_s]]
-        return items
+        if len(self.journal) and self.journal["at_s"].min() < self.seen_since_s:
+            seen = seen[self.journal["at_s"][seen] >= self.seen_since_s]
+        return self._item.take(seen)
 
     @cached_property
     def rejected(self) -> Items:
         """Items the user said not to want."""
-        rejected = np.flatnonzero((self._signal == Signal.NOT_INTERESTED) | (self._signal == Signal.REPORT))
-        items: Items = self.journal["item"][rejected]
-        return items
+        rejected = (self._signal == Signal.NOT_INTERESTED) | (self._signal == Signal.REPORT)
+        return self._item[np.flatnonzero(rejected)]
 
-    @cached_property
-    def served(self) -> tuple[Items, npt.NDArray[np.int64]]:
-        """(items, unix seconds) put into this user's feeds, oldest first, possibly repeated."""
-        served = np.flatnonzero(self._signal == Signal.SERVED)  # by column: whole entries are slow to copy
-        return self.journal["item"][served], self.journal["at_s"][served].astype(np.int64)
+    def last_served_s(self, items: Items) -> npt.NDArray[np.int64]:
+        """int64[n]: the unix second each of `items` (all different) was last put into this user's feeds, 0 if never."""
+        last_s = np.zeros(len(items), np.int64)
+        if not len(items):
+            return last_s
+        # Ten thousand were served and two hundred are asked about: what shares no lower half with any of these is out.
+        asked = np.zeros(1 << 16, np.bool_)
+        asked[items & 0xFFFF] = True
+        likely = np.flatnonzero(asked.take(self._item.astype(np.uint16)) & (self._signal == Signal.SERVED))
+        served = self._item[likely]
+        order = items.argsort()
+        ordered = items[order]
+        place = ordered.searchsorted(served).clip(max=len(items) - 1)
+        known = ordered[place] == served
+        last_s[order[place[known]]] = self.journal["at_s"][likely[known]]  # of several, the last one stays
+        return last_s
 
 
 NOBODY = Memory(EMPTY, np.zeros(0, np.uint32), np.zeros(0, np.float32))
@@ -91,22 +108,22 @@ class Taste:
 def remember(journal: Journal, policy: TastePolicy, *, now_s: float) -> Memory:
     """Weigh a journal by a policy. Entries from the future count as new."""
     weights = _weights(policy)
-    strong = journal[np.flatnonzero((weights != 0)[journal["signal"]])[-4 * policy.recent_signals :]]
+    strong = newest(journal, weights != 0, 4 * policy.recent_signals)
     age_s = np.maximum(now_s - strong["at_s"].astype(np.float64), 0.0)
     decay = np.exp2(-age_s / (policy.half_life_days * DAY_S))
     decay += policy.session * np.exp2(-age_s / (policy.session_half_life_minutes * MINUTE_S))
     pull = weights[strong["signal"]] * (strong["strength"] / 255.0) * decay
-    items, which = np.unique(strong["item"], return_inverse=True)
-    last = np.zeros(len(items), np.int64)
-    last[which] = np.arange(len(strong))  # of several entries, the last one stays
-    newest = np.argsort(last)[-policy.recent_signals :]
+    order, begins = groups(strong["item"])
+    last = order[np.append(begins, len(order))[1:] - 1]  # of each item's entries, the last one
+    kept = last.argsort()[-policy.recent_signals :]
     session, long_term = lasting(age_s.min(initial=np.inf), policy)
-    newer = np.exp2(np.arange(1 - len(newest), 1) * (session / policy.newer_half)) if policy.newer_half else 1.0
+    newer = np.exp2(np.arange(1 - len(kept), 1) * (session / policy.newer_half)) if policy.newer_half else 1.0
     opinion = (strong["signal"] == Signal.LIKE) | (strong["signal"] == Signal.UNLIKE)
-    sums = np.maximum(np.bincount(which, pull * opinion, minlength=len(items)), 0.0)
-    sums += np.bincount(which, pull * ~opinion, minlength=len(items))
+    sums = np.maximum(np.add.reduceat((pull * opinion)[order], begins), 0.0)
+    sums += np.add.reduceat((pull * ~opinion)[order], begins)
+    items = strong["item"][last]
     seen_since_s = now_s - policy.seen_days * DAY_S
-    return Memory(journal, items[newest], (sums[newest] * newer).astype(np.float32), seen_since_s, session, long_term)
+    return Memory(journal, items[kept], (sums[kept] * newer).astype(np.float32), seen_since_s, session, long_term)
 
 
 @lru_cache(maxsize=1024)

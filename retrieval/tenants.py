@@ -273,7 +273,7 @@ def _check_new_key(tenant_id: str | None, scope: Scope, label: str, now_s: int, 
     if label and not _is_label(label):
         problems.append(Problem("/label", f"at most {NAME_CHARS} printable characters"))
     if expires_s is not None and expires_s <= now_s:
-        problems.append(Problem("/expires", "must be in the future"))
+        problems.append(Problem("/expires_at", "must be in the future"))
     if problems:
         raise InvalidInput(problems)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import zlib
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,14 +17,15 @@ import numpy.typing as npt
 
 from ranking.columns import OPEN_UNTIL_S
 from ranking.context import Context
-from ranking.eligibility import available
+from ranking.features import DEFAULT_WEIGHTS
 from ranking.policy import Policy, with_learned
 from ranking.rulebook import Plan
 from ranking.rules import Pin, Promote, target_masks
+from retrieval.availability import KeptMasks, Mask
 from retrieval.counters import Popularity
 from retrieval.rows import Array
 from retrieval.segment import Segment
-from retrieval.snapshot import Mask, Snapshot
+from retrieval.snapshot import Snapshot
 from retrieval.tenants import Tenant
 
 Rows = npt.NDArray[np.int64]
@@ -37,32 +37,23 @@ EDITORIAL_HEAD = 256
 MAX_MASKS = 256
 MANY = 128
 """One row in so many: from there on it is quicker to go over the whole mask than to clear bit by bit."""
-WINDOWS = ("trending", "popularity", "evergreen")
+WINDOWS = ("rising", "trending", "popularity", "evergreen")
 """Features that count what everybody does, in the order of `Popularity.table`."""
+_COUNTED_BY_DEFAULT = np.array([DEFAULT_WEIGHTS[name] > 0 for name in WINDOWS], np.float32)
 
 
 class SegmentUnderPolicy:
-    """A segment with the rules of one policy aimed at it. Answers `ranking.eligibility.Availability`."""
+    """A segment with the rules of one policy aimed at it."""
 
     def __init__(self, segment: Segment, policy: Policy) -> None:
         self.segment = segment
+        self.availability = segment.availability
         self.policy = policy
         masks = target_masks(policy.rules, segment.items)
         self.targets = np.packbits(masks, axis=1, bitorder="little")
         editorial = [r for r, rule in enumerate(policy.rules) if isinstance(rule.effect, Pin | Promote)]
         self.aimed_at: dict[int, Rows] = {r: _newest(segment, np.flatnonzero(masks[:, r])) for r in editorial}
-        self._masks: dict[tuple[object, ...], Mask] = {}
-        columns = segment.rows.columns
-        opens_s, ends_s = columns["available_from_s"], columns["available_until_s"]
-        ever = opens_s < ends_s  # what has left the catalogue never opens, and its end is no event
-        edges = np.unique(np.concatenate([opens_s[ever], ends_s[ever]]))
-        self._edges: list[int] = edges[(edges > 0) & (edges < OPEN_UNTIL_S)].tolist()
-        self.available_from_s: npt.NDArray[np.int64] = columns["available_from_s"]
-        self.available_until_s: npt.NDArray[np.int64] = columns["available_until_s"]
-        self.min_age: npt.NDArray[np.uint8] = columns["min_age"]
-        self.countries: npt.NDArray[np.uint8] = columns["countries"]
-        # Which rows live is the snapshot's business: it changes with every generation, this does not.
-        self.live: npt.NDArray[np.bool_] = np.broadcast_to(np.True_, len(segment))
+        self._masks = KeptMasks()
 
     @cached_property
     def newest(self) -> Rows:
@@ -70,31 +61,22 @@ class SegmentUnderPolicy:
         return _newest(self.segment, np.arange(len(self.segment)))
 
     def targeted_by_any(self, rules: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """bool[n]: at least one of `rules` (indexes in the policy, not empty) aims at the row."""
         return functools.reduce(np.logical_or, [self._targeted_by(rule) for rule in rules])
 
     def targeted_by_all(self, rules: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """bool[n]: every one of `rules` (not empty) aims at the row."""
         return functools.reduce(np.logical_and, [self._targeted_by(rule) for rule in rules])
 
-    def epoch(self, now_s: int) -> int:
-        """Openings and endings of items that have passed."""
-        return bisect_right(self._edges, now_s)
-
-    def next_boundary_s(self, now_s: int) -> int:
-        """The first second after `now_s` at which an item opens or ends, OPEN_UNTIL_S if never."""
-        epoch = self.epoch(now_s)
-        return self._edges[epoch] if epoch < len(self._edges) else OPEN_UNTIL_S
-
     def allowed(self, plan: Plan, context: Context) -> Mask:
-        """Rows that may be shown to anybody asking like this, whether they live or not."""
-        key = (self.epoch(context.now_s), plan.block, plan.require, context.country, context.max_age)
-        if key not in self._masks:
-            if len(self._masks) >= MAX_MASKS:
-                self._masks.clear()
-            kept = available(self, plan, context, self.policy.limits.max_age) == 0
-            mask = np.zeros(-(-len(kept) // 8), np.uint8)
-            mask[:] = np.packbits(kept, bitorder="little")
-            self._masks[key] = mask
-        return self._masks[key]
+        """Rows that may be shown to anybody asking like this, whether they live or not: what
+        `ranking.eligibility.available` would say of each."""
+        mask = self.availability.mask(context, self.policy.limits.max_age)
+        if plan.block:
+            mask &= self._masks.of(("block", plan.block), lambda: ~self.targeted_by_any(plan.block))
+        if plan.require:
+            mask &= self._masks.of(("require", plan.require), lambda: self.targeted_by_all(plan.require))
+        return mask
 
     def _targeted_by(self, rule: int) -> npt.NDArray[np.bool_]:
         bits: npt.NDArray[np.bool_] = (self.targets[:, rule >> 3] >> (rule & 7) & 1).astype(bool)
@@ -166,7 +148,7 @@ class View:
     def most_popular(self) -> Rows:
         """Live rows by what the policy makes of the windows, best first: the first HEAD of those that were counted."""
         weights = np.array([max(self.policy.weights[name], 0.0) for name in WINDOWS], np.float32)
-        scores = self.popularity.table[:-1] @ (weights if weights.any() else np.ones_like(weights))
+        scores = self.popularity.table[:-1] @ (weights if weights.any() else _COUNTED_BY_DEFAULT)
         items = np.flatnonzero(scores)
         items = items[np.argsort(-scores[items], kind="stable")][:HEAD]
         rows = self.snapshot.rows(items)
@@ -175,12 +157,12 @@ class View:
 
     def epoch(self, now_s: int) -> int:
         """Schedule edges that have passed, of rules and of items: moves whenever what is available moves."""
-        return self.policy.book.epoch(now_s) + sum(part.epoch(now_s) for part in self.parts)
+        return self.policy.book.epoch(now_s) + sum(part.availability.epoch(now_s) for part in self.parts)
 
     def next_boundary_s(self, now_s: int) -> int:
         """The first second after `now_s` at which `epoch` moves, OPEN_UNTIL_S if never."""
         rules_s = self.policy.book.next_boundary_s(now_s)
-        items_s = min((part.next_boundary_s(now_s) for part in self.parts), default=OPEN_UNTIL_S)
+        items_s = min((part.availability.next_boundary_s(now_s) for part in self.parts), default=OPEN_UNTIL_S)
         return items_s if rules_s is None else min(rules_s, items_s)
 
     def allowed(self, plan: Plan, context: Context) -> Mask:
@@ -229,19 +211,19 @@ def _filled(policy: Policy, snapshot: Snapshot, previous: View | None) -> Policy
 
 def is_set(mask: Mask, rows: Array) -> npt.NDArray[np.bool_]:
     """bool[n]: the bits of `rows` in a packed mask."""
-    bits: npt.NDArray[np.bool_] = (mask[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(bool)
+    bits: npt.NDArray[np.bool_] = (mask.take(rows >> 3) >> (rows & 7).astype(np.uint8) & 1).astype(bool)
     return bits
 
 
 def clear(mask: Mask, rows: Array) -> None:
     """Clear the bits of `rows` (any order, repeats allowed; -1 is ignored) in a packed mask, in place."""
-    rows = rows[rows >= 0]
     if MANY * len(rows) < 8 * len(mask):
+        rows = rows[rows >= 0]
         np.bitwise_and.at(mask, rows >> 3, ~(np.uint8(1) << (rows & 7).astype(np.uint8)))
         return
-    gone = np.zeros(8 * len(mask), np.bool_)
-    gone[rows] = True
-    mask &= ~np.packbits(gone, bitorder="little")
+    left = np.ones(8 * len(mask) + 1, np.bool_)
+    left[rows] = False  # -1 is the place behind the mask
+    mask &= np.packbits(left[:-1], bitorder="little")
 
 
 def _newest(segment: Segment, rows: Array) -> Rows:

@@ -49,7 +49,7 @@ def serve(
         sys.stderr.write(f"service: port {settings.health_port} (FEED_HEALTH_PORT): {error.strerror}\n")
         sys.exit(2)
     uvicorn.run(
-        "service.app:create",
+        "service.worker:create",
         factory=True,
         host=settings.host,
         port=settings.port,

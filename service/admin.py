@@ -20,6 +20,7 @@ from service.resources import Resources
 
 MAX_BODY_BYTES = 1 << 20
 """Of every administrative request but those with videos: a policy at all its limits is a tenth of that."""
+YEARS = range(1971, 2106)
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ def instant(at_s: int | None) -> str | None:
 
 
 def seconds(value: Any, pointer: str) -> int:
-    """RFC 3339 with an offset as unix seconds. Raises InvalidRequest."""
+    """RFC 3339 with an offset as unix seconds, within what a journal's uint32 can hold. Raises InvalidRequest."""
     try:
         moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
+        if moment.tzinfo is not None and moment.year in YEARS:
             return int(moment.timestamp())
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         pass
-    raise InvalidRequest([Problem(pointer, "must be a time with an offset, like 2026-11-22T12:00:00Z")])
+    allowed = f"a time with an offset, like 2026-11-22T12:00:00Z, in the years {YEARS[0]} to {YEARS[-1]}"
+    raise InvalidRequest([Problem(pointer, f"must be {allowed}")])

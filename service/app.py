@@ -17,7 +17,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ranking.errors import PolicyError
-from retrieval import logs
 from retrieval.errors import FeedError
 from service import gauges, openapi, telemetry
 from service.bounds import Bounded
@@ -91,12 +90,6 @@ ROUTES = (
 )
 
 
-def create() -> FastAPI:
-    """The application, configured from the environment; what each worker process runs."""
-    logs.configure()
-    return application(ServiceSettings())
-
-
 def application(settings: ServiceSettings) -> FastAPI:
     """The application with the given settings."""
     traces = opened_traces(settings.trace_share)
@@ -107,6 +100,7 @@ def application(settings: ServiceSettings) -> FastAPI:
             app.state.resources = resources
             gc.collect()
             gc.freeze()  # what lives as long as the process need not be looked through again and again
+            gc.enable()  # `service.worker` had turned it off
             telling = asyncio.create_task(gauges.keep_telling(resources))
             log.info("worker_started", tenants=len(resources.live.config.tenants), ready=resources.live.ready)
             yield

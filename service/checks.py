@@ -24,6 +24,7 @@ from ranking.rules import Block, Pin, Rule
 from ranking.slate import PlacedBy
 from ranking.targets import Ids, Playlist
 from retrieval.errors import Problem
+from retrieval.flags import COHORTS
 from retrieval.journal import EMPTY, Journal
 from retrieval.view import Rows, View, is_set
 from service.errors import worded
@@ -193,6 +194,9 @@ def _check_targets(drafted: View, judged: range, now_s: int, verdict: Verdict) -
         if rule.window.until_s <= now_s:
             verdict.warnings.append(Problem(f"{at}/window/until", f"the window of {rule.id!r} is over: it never acts"))
             continue
+        if nobody := sorted(set(rule.when.get("cohort", ())) - set(COHORTS)):
+            said = f"nobody is in {', '.join(map(repr, nobody))}; cohorts are {COHORTS[0]!r} to {COHORTS[-1]!r}"
+            verdict.warnings.append(Problem(f"{at}/when/cohort", said))
         aimed = _aimed_at(drafted, number)
         if isinstance(rule.effect, Pin) and rule.enabled:
             why = _never(drafted, rule, aimed, now_s)

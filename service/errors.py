@@ -12,6 +12,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from ranking.errors import PolicyError
 from ranking.errors import Problem as PolicyProblem
@@ -158,9 +159,16 @@ async def on_error(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own errors (no such route, method not allowed) in the same form."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = {"Allow": ", ".join(_methods_of(request))} if status == 405 else None
     phrase = HTTPStatus(status).phrase
     return _named(request, document(status, phrase.lower().replace(" ", "-"), phrase, phrase, headers=headers))
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What the address takes, on all its routes: Starlette itself would name those of the first."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    of_address = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in of_address for method in route.methods or ()})
 
 
 def _named(request: Request, response: Response) -> Response:

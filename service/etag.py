@@ -2,11 +2,12 @@
 
     W/"CONTENT.POLICY.USER.EPOCH.ASKED.SEED.MADE"
 
-USER is a checksum of what the user did, not of what was served to them: being served changes nothing, engagement does.
-EPOCH counts the schedule edges that have passed. ASKED is a checksum of who asked for what, so that a tag presented
-with other parameters is never taken for right. SEED is that of the order the client has: presenting the tag asks "is
-this still right?", so it is answered with the client's own seed and not with the one a fresh request would get. MADE
-is when: the page's cursor must still be good for a while, or a client that only ever asks for news could not scroll.
+USER is a checksum of what the user did last, not of what was served to them: engagement changes it, being served does
+not. EPOCH counts the schedule edges that have passed. ASKED is a checksum of who asked for what, so that a tag
+presented with other parameters is never taken for right. SEED is that of the order the client has: presenting the tag
+asks "is this still right?", so it is answered with the client's own seed and not with the one a fresh request would
+get. MADE is when: the page's cursor must still be good for a while, or a client that only ever asks for news could not
+scroll.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ import numpy as np
 import xxhash
 
 from ranking.context import Context
-from retrieval.journal import ENTRY, Journal, Signal
+from retrieval.journal import Journal, Signal, newest
 from retrieval.view import View
 
 LIFETIME_S: Final = 1800
 """How long a page may be confirmed. Its cursor lives twice as long."""
+LATEST: Final = 64
+"""Entries that are summed up: a journal only grows at its end."""
+_ENGAGED: Final = np.arange(len(Signal)) != Signal.SERVED
 _TAG: Final = re.compile(r'(?:W/)?"([0-9a-z.]{1,120})\.([0-9a-f]{1,8})\.([0-9a-f]{1,12})"')
 
 
 def versions(view: View, journal: Journal, asked: str, *, now_s: int) -> str:
     """Everything a first page depends on but its seed. `asked`: see `checksum_of`."""
-    whole = journal.view(f"V{ENTRY.itemsize}")  # entries copied as one piece each: a tenth of the time
-    engaged = whole[np.flatnonzero(journal["signal"] != Signal.SERVED)]
-    user = xxhash.xxh3_64_hexdigest(engaged.tobytes()) if len(engaged) else "0"
+    latest = newest(journal, _ENGAGED, LATEST)
+    user = xxhash.xxh3_64_hexdigest(latest.tobytes()) if len(latest) else "0"
     return f"{view.content}.{view.policy_version}.{user}.{view.epoch(now_s)}.{asked}"
 
 

@@ -6,9 +6,10 @@ archived and counted, and in the user's journal, so the next feed already differ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -96,8 +97,9 @@ async def record(
     again.
     """
     outcome, events, indices = Outcome(), [], []
+    find = cache(view.snapshot.find)  # a batch says several things of each video
     for index, value in enumerate(raw):
-        judged = _judge(index, value, view, sent_at, now_s)
+        judged = _judge(index, value, find, sent_at, now_s)
         if isinstance(judged, Rejected):
             outcome.rejected.append(judged)
         else:
@@ -111,8 +113,12 @@ async def record(
     return outcome
 
 
-def _judge(index: int, value: Any, view: View, sent_at: datetime | None, now_s: int) -> Rejected | Event:
-    given_id = value.get("id") if isinstance(value, dict) else None
+def _judge(
+    index: int, value: Any, find: Callable[[str], int | None], sent_at: datetime | None, now_s: int
+) -> Rejected | Event:
+    if not isinstance(value, dict):
+        return Rejected(index, None, "invalid", "must be an object")
+    given_id = value.get("id")
     shown_id = given_id[:64] if isinstance(given_id, str) else None
     try:
         sent = SentEvent.model_validate(value)
@@ -120,7 +126,7 @@ def _judge(index: int, value: Any, view: View, sent_at: datetime | None, now_s: 
         first = error.errors(include_url=False, include_input=False)[0]
         where = "/".join(str(part) for part in first["loc"])
         return Rejected(index, shown_id, "invalid", f"{where}: {first['msg']}" if where else first["msg"])
-    item = view.snapshot.find(sent.item_id)
+    item = find(sent.item_id)
     if item is None:
         return Rejected(index, str(sent.id), "unknown_item", "item_id: no such video here")
     claimed_s = _claimed_s(sent, sent_at, now_s)

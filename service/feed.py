@@ -26,10 +26,10 @@ import numpy.typing as npt
 
 from ranking.hints import country_of, language_of
 from ranking.rank import REASONS, Ranking
+from retrieval.availability import Mask
 from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
-from retrieval.snapshot import Mask
 from retrieval.stream import MOST_DOWN, Serve, ServedItem, Stream
 from retrieval.taste import NOBODY, Memory, remember
 from retrieval.view import View, is_set

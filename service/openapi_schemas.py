@@ -10,7 +10,7 @@ from ranking.rank import REASONS
 from retrieval.videos import VideoIn
 from service.errors import PROBLEMS
 from service.events import MAX_EVENTS, SentEvent
-from service.page import MODES
+from service.page import CAUSES, MODES
 from service.routes.videos import MAX_BATCH
 
 Schema = dict[str, Any]
@@ -72,14 +72,7 @@ PAGE: Final = record(
     {
         "request_id": text("goes back with every event about an item of this page", pattern="^[0-9a-f]{24}$"),
         "mode": text("how the page was made", enum=list(MODES)),
-        "degraded": listing(
-            text(
-                examples=[
-                    "user_state_unavailable", "personalisation_off", "mode_changed", "cursor_restarted", "caps_relaxed",
-                    "empty_catalogue", "few_eligible", "all_seen", "hints_dropped",
-                ]
-            )
-        ),
+        "degraded": listing(text(examples=list(CAUSES))),
         "items": listing(ref("Item"), maxItems=50),
     },
     {"next_cursor": text("for the next page; absent = the end", maxLength=2048)},

@@ -52,7 +52,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `scope`: of the key, None for none; `problems`: types beside those of every request.
+    """One method of one path. `scope`: of the key, None for none; `also`: other scopes that may, on the terms the
+    summary or a parameter states; `problems`: types beside those of every request.
 
     examples_fail: the status the examples get where success would need something made before, 0 for success.
     """
@@ -67,6 +68,7 @@ class Operation:
     body: Schema | None = None
     body_example: Any = None
     examples_fail: int = 0
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,7 +90,7 @@ class Operation:
         return {
             "operationId": self.name,
             "summary": self.summary,
-            "security": [{self.scope: []}] if self.scope else [],
+            "security": [{scope: []} for scope in (self.scope, *self.also) if scope],
             "parameters": [parameter.described() for parameter in self.parameters],
             **({} if self.body is None else {"requestBody": {"required": True, "content": request}}),
             "responses": dict(sorted(responses.items())),

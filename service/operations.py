@@ -71,6 +71,7 @@ OPERATIONS: Final = (
             Parameter("Accept-Language", "header", "stands in for `language` when that is absent", example="de-CH, de"),
         ),
         ("invalid-cursor", "overloaded"),
+        also=("sk",),
     ),
     Operation(
         "GET", "/v1/tenants/{tenant}/feed/default",

@@ -80,8 +80,10 @@ EXPLAINED: Final = {
 
 def policy(method: str, suffix: str, summary: str, **more: Any) -> Operation:
     """An operation on the policy, by a secret key for its own tenant or by an admin key for a scope."""
-    parameters = (*more.pop("parameters", ()), *(() if suffix == ":preview" else (SCOPE,)))
-    return Operation(method, f"/v1/admin/policy{suffix}", summary, "sk", parameters=parameters, **more)
+    scoped = () if suffix == ":preview" else (SCOPE,)
+    also = ("adm",) if scoped else ()
+    parameters = (*more.pop("parameters", ()), *scoped)
+    return Operation(method, f"/v1/admin/policy{suffix}", summary, "sk", parameters=parameters, also=also, **more)
 
 
 ADMIN_OPERATIONS: Final = (

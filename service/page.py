@@ -15,6 +15,19 @@ from service.ranked import Items, Ranked
 MODES: Final = ("personalised", "cold_start", "holdout", "fallback", "killed")
 """What a page is. A cursor holds positions in this list."""
 PERSONAL: Final = ("personalised", "cold_start")
+CAUSES: Final = (
+    "user_state_unavailable",
+    "personalisation_off",
+    "mode_changed",
+    "cursor_restarted",
+    "narrowed",
+    "caps_relaxed",
+    "empty_catalogue",
+    "few_eligible",
+    "all_seen",
+    "hints_dropped",
+)
+"""What `Page.degraded` may say."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ranking.hints import country_code, language_code
 from ranking.policy import Policy
 from retrieval.counters import Popularity, popularity
 from retrieval.errors import FeedError, NotFound
+from retrieval.flags import cohort
 from retrieval.journal import EMPTY, Journal, Journals, position
 from retrieval.policies import Policies
 from retrieval.popularity_log import PopularityLog
@@ -116,6 +117,7 @@ def context_of(serve: Serve) -> Context:
         country=country_code(serve.country),
         age_band=serve.age_band,
         max_age=serve.max_age,
+        cohort=cohort(serve.tenant, serve.user_key),
         seed=serve.seed,
     )
 

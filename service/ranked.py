@@ -20,6 +20,7 @@ from ranking.policy import GLOBAL as GLOBAL_LAYER
 from ranking.policy import Layer, Policy, resolve
 from ranking.rank import Ranking, rank
 from ranking.slate import PlacedBy
+from retrieval.groups import groups
 from retrieval.journal import Journal, Signal, entries
 from retrieval.rows import CATEGORIES
 from retrieval.sources import Ask, allowed_for, gather
@@ -197,8 +198,6 @@ def _vectors(view: View, rows: Rows) -> Float32:
 
 def _totals(keys: npt.NDArray[np.uint64], pull: Float32) -> tuple[npt.NDArray[np.uint64], Float32]:
     """(different keys but 0, the sum of pull of each)."""
-    order = keys.argsort(kind="stable")
-    keys, pull = keys[order], pull[order]
-    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    known, sums = keys[first], np.add.reduceat(pull, first)
+    order, begins = groups(keys)
+    known, sums = keys[order[begins]], np.add.reduceat(pull[order], begins)
     return (known[1:], sums[1:]) if known[0] == 0 else (known, sums)

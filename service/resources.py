@@ -27,6 +27,7 @@ from retrieval.journal import Journals
 from retrieval.leases import Leases
 from retrieval.limits import LimitedJournals, Rate
 from retrieval.live import Live
+from retrieval.packed import PackedConnection
 from retrieval.playlists import Playlists
 from retrieval.policies import Policies
 from retrieval.popularity_log import PopularityLog
@@ -193,6 +194,7 @@ def _redis(url: str, timeout_s: float) -> Redis:
     """A client that fails within its limit: the library's own defaults wait for seconds and try three times."""
     return Redis.from_url(
         url,
+        connection_class=PackedConnection,
         protocol=2,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,

@@ -20,7 +20,7 @@ class ServiceSettings(StoreSettings):
     snapshot_poll_ms: int = Field(250, ge=50, le=60_000, description="how often published snapshots are looked at")
     counters_poll_ms: int = Field(10_000, ge=100, le=600_000, description="how often popularity is read anew")
     # Three quarters of it stay when it is trimmed: 5,000 videos served, shown and watched. Few users ever get there.
-    journal_entries: int = Field(24_576, ge=64, le=65_536, description="entries kept per user; older ones are dropped")
+    journal_entries: int = Field(18_432, ge=64, le=65_536, description="entries kept per user; older ones are dropped")
     serve_log_share: float = Field(1.0, ge=0, le=1, description="share of pages that are written to the serve log")
     events_fsync: bool = Field(
         False,
@@ -38,7 +38,7 @@ class ServiceSettings(StoreSettings):
     )
     narrow_ms: int = Field(40, ge=1, description="backlog of a worker from which first pages have fewer candidates")
     prefetch_ms: int = Field(80, ge=1, description="backlog of a worker from which prefetches are refused")
-    backlog_ms: int = Field(300, ge=1, description="backlog of a worker from which every feed request is refused")
+    backlog_ms: int = Field(200, ge=0, description="backlog of a worker from which every feed request is refused")
     burst_s: float = Field(10, ge=1, le=600, description="so many seconds' worth of requests may come at once")
     cursor_secrets: str = Field(
         "", repr=False, description="what cursors are sealed with, newest first, comma between; empty: made locally"

@@ -12,8 +12,9 @@ from typing import Final
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from retrieval.errors import Problem
 from service.bounds import MAX_HEADER_BYTES, MAX_URI_BYTES
-from service.errors import HeadersTooLarge, RequestTimeout, answer
+from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, answer
 
 MAX_HEAD_BYTES: Final = 2 * (MAX_URI_BYTES + MAX_HEADER_BYTES)
 """Of a request, all that is not body. Twice what `Bounded` allows, so that an honest client meets that, and one
@@ -72,6 +73,10 @@ class Wire(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._owed_s = None
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what is no HTTP, as a problem document like every other."""
+        self._refuse(InvalidRequest([Problem("", f"is no HTTP request: {msg}")]))
 
     def _grant(self) -> None:
         """Start the time for what the client owes now: headers, a body, or nothing."""

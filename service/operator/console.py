@@ -33,12 +33,14 @@ from retrieval.config import Config
 from retrieval.counters import Counters, Popularity, popularity
 from retrieval.database import connect
 from retrieval.deliveries import Deliveries
+from retrieval.erasure import Erasures
 from retrieval.errors import FeedError, NotFound, StoreUnavailable
 from retrieval.flag_stores import FlagMirror, FlagStores, FlagTable, KillFiles
 from retrieval.journal import Journals
 from retrieval.playlists import Playlists
 from retrieval.policies import Policies
 from retrieval.popularity_log import PopularityLog
+from retrieval.purge import Purge
 from retrieval.serve_log import ServeLog
 from retrieval.snapshot import Snapshot
 from retrieval.store import Store
@@ -52,6 +54,7 @@ from service.settings import ServiceSettings
 T = TypeVar("T")
 
 REDIS_TIMEOUT_S = 2.0
+ARCHIVE_LIMIT_S = 120.0
 COULD_NOT = 2
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON value instead of a table")]
@@ -113,8 +116,12 @@ class Desk:
         return Journals(self.redis)
 
     @cached_property
+    def purge(self) -> Purge:
+        return Purge(self.engine, Erasures(self.redis), self.store, self.flags)
+
+    @cached_property
     def serves(self) -> ServeLog:
-        return ServeLog(self.redis, self.settings.archive_url)
+        return ServeLog(self.redis, self.settings.archive_url, limit_s=ARCHIVE_LIMIT_S)
 
     async def past(self, tenant: str) -> Past:
         """What it takes to make a tenant's pages of the last day again. Raises NotFound, StoreUnavailable."""
@@ -225,7 +232,9 @@ def read_json(file: Path) -> Any:
 
 def fields(value: dict[str, Any]) -> Table:
     """A record as a table of two columns."""
-    return table_of(("", ""), value.items())
+    table = table_of(("", ""), value.items())
+    table.show_header = False
+    return table
 
 
 def cell(value: Any) -> str:
@@ -234,7 +243,7 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, dict | list):
         return escape(orjson.dumps(value).decode())
-    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+    return escape(f"{value + 0.0:.4g}" if isinstance(value, float) else str(value))  # + 0.0: no sign on a zero
 
 
 def scope_of(name: str) -> str:

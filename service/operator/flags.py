@@ -115,14 +115,15 @@ def revive(
     async def command() -> None:
         scope = tenant or GLOBAL
         async with opened() as desk:
-            flag = (await known(desk))[0].get(scope)
+            by_scope, away = await known(desk)
+            flag = by_scope.get(scope)
             removed = desk.kill_files.lift(scope)
             said: dict[str, Any] = {"scope": scope or EVERYWHERE, "in": []}
             if flag is not None and flag.killed:
                 change = {"state": flag.state, "percentage": flag.percentage, "reason": reason}
                 said = await flip(desk, scope, change)
             elif not removed:
-                fail(f"{scope or EVERYWHERE} is not killed")
+                fail(_away(away) or f"{scope or EVERYWHERE} is not killed")
         show(said | {"file_removed": removed}, as_json)
 
     run(command())
@@ -166,4 +167,4 @@ def shaped(scope: str, flag: Flag) -> dict[str, Any]:
 
 
 def _away(stores: list[str]) -> str | None:
-    return f"not answering: {', '.join(stores)}" if stores else None
+    return f"not answering: {', '.join(sorted(stores))}" if stores else None

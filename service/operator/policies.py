@@ -20,6 +20,7 @@ from rich.text import Text
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
 from retrieval.errors import NotFound
+from retrieval.flags import cohort
 from retrieval.journal import EMPTY
 from service.admin import instant, seconds
 from service.auth import rekeyed
@@ -174,7 +175,7 @@ def explain(
     tenant: TenantName,
     user: Annotated[str | None, typer.Option(help="user id as the app sends it; default: nobody in particular")] = None,
     request: Annotated[str | None, typer.Option(help="request id of a page of the last 24 hours")] = None,
-    item: Annotated[list[str] | None, typer.Option(help="a video that may not be there; repeatable")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="only this video, also if it is not there; repeatable")] = None,
     limit: Annotated[int, typer.Option(min=1, max=50)] = 20,
     at: Annotated[str | None, typer.Option(help="time with an offset; default: now")] = None,
     surface: Annotated[str, typer.Option()] = "",
@@ -203,7 +204,7 @@ def explain(
     if as_json_:
         show(said, True)
         return
-    for one in said["items"] + said["asked_about"]:
+    for one in said["asked_about"] if item else said["items"]:
         Console().print(explanation(one))
 
 
@@ -225,7 +226,7 @@ def explanation(one: dict[str, Any]) -> Table | Text:
     table.add_section()
     table.add_row("sum", "", "", "", cell(one["base"]))
     for rule in one["rules"]:
-        moved = f"rank {cell(rule.get('rank_before'))} -> {cell(rule.get('rank_after'))}"
+        moved = f"rank {cell(rule['rank_before'])} -> {cell(rule['rank_after'])}" if "rank_before" in rule else ""
         table.add_row(f"rule {escape(rule['rule'])}", rule["kind"], cell(rule.get("factor")), rule["layer"], moved)
     ranks = one["ranks"]
     steps = ("by_features", "after_boost_and_bury", "after_diversity", "final")
@@ -241,7 +242,8 @@ async def _explained(
     key = rekeyed(user, view.tenant.pepper, "--user") if user else None
     journal = EMPTY if key is None else await desk.journals.read(tenant, key)
     # The seed that the feed takes for this user at this hour, so that it is the same page.
-    context = replace(context, seed=zlib.crc32(f"{key}:{context.now_s // 3600}".encode()))
+    seed = zlib.crc32(f"{key}:{context.now_s // 3600}".encode())
+    context = replace(context, seed=seed, cohort=cohort(tenant, key))
     return explained(replayed(view, journal, context, limit), None, wanted)
 
 

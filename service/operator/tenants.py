@@ -9,7 +9,7 @@ import typer
 from retrieval.errors import FeedError
 from retrieval.tenants import Scope as KeyScope
 from service.admin import instant
-from service.operator.console import AsJson, Reason, now_s, opened, run, show, table_of, who
+from service.operator.console import AsJson, Reason, fail, now_s, opened, run, show, table_of, who
 from service.routes.tenants import shape, shape_key
 
 tenants = typer.Typer(no_args_is_help=True, help="Host apps.")
@@ -60,6 +60,33 @@ def suspend(tenant: TenantId, reason: Reason) -> None:
 def resume(tenant: TenantId, reason: Reason) -> None:
     """Undo `suspend`."""
     _status(tenant, reason, suspended=False)
+
+
+@tenants.command("purge")
+def purge(
+    tenant: TenantId,
+    reason: Reason,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a suspended tenant from every store, for good. Needs a running indexer; says what was deleted.
+
+    Its audit stays. Interrupted, it can be given again.
+    """
+    if not reason.strip():
+        fail("--reason must say why")
+
+    async def command() -> dict[str, int]:
+        async with opened() as desk:
+            await desk.purge.check(tenant)
+            if not yes and typer.prompt(f"This cannot be undone. Type {tenant} to purge it", err=True) != tenant:
+                fail("nothing was purged: that was not its id")
+            gone = await desk.purge.purge(tenant, who=who(), reason=reason)
+            desk.kill_files.lift(tenant)
+            return gone
+
+    gone = run(command())
+    show(gone, as_json, table_of(("deleted", ""), gone.items()))
 
 
 @keys.command("list")

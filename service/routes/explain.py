@@ -18,6 +18,7 @@ from service.admin import answer, caller, instant
 from service.auth import user_key
 from service.errors import InvalidRequest
 from service.explain import explained
+from service.feed import UNFLAGGED
 from service.ranked import Ranked, replayed
 from service.replay import replay
 from service.routes.feed import feed, read
@@ -39,15 +40,17 @@ async def explained_feed(request: Request) -> Response:
     view = resources.live.view(who.tenant or "")
     key = user_key(request, view.tenant.pepper)
     asked = read(request, view, key, request.headers.get("accept-language", ""), now_s=who.now_s)
-    mode = resources.flags.decide(view.tenant.id, key)
+    decided = resources.flags.decide(view.tenant.id, key)
     journal, context = EMPTY, asked.context
-    if mode != "personalised":
+    if decided != "personalised":
         context = replace(context, seed=0)
     elif key is not None:
         journal = await resources.journals.read(view.tenant.id, key)
     wanted = _items(request)
     run = await asyncio.to_thread(replayed, view, journal, context, asked.limit)
     said = await asyncio.to_thread(explained, run, None, wanted)
+    personal = "personalised" if run.is_personal else "cold_start"
+    mode = personal if decided == "personalised" else UNFLAGGED[decided][0]
     return answer({"mode": mode, **_made_from(run), **said})
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
 from retrieval.errors import NotFound, Problem
-from retrieval.flags import Mode
+from retrieval.flags import Mode, cohort
 from retrieval.view import View
 from service.auth import authenticate, user_key
 from service.errors import InvalidRequest
@@ -32,7 +32,7 @@ MAX_LIMIT: Final = 50
 MAX_AGE_S: Final = 10
 MAX_SURFACE_CHARS: Final = 64
 STALE_IF_ERROR_S: Final = 86_400
-VARY: Final = "Feed-User, Accept-Language, Authorization"
+VARY: Final = "Feed-User, Accept-Language, Authorization, Feed-Reason"
 
 
 class Decided(TypedDict, total=False):
@@ -137,6 +137,7 @@ def read(
             country=country,
             age_band=age_band if age_band in AGE_BANDS else "",
             max_age=age_ceiling(age_band),
+            cohort=cohort(view.tenant.id, key),
             # Stable for a user within an hour, new on every pull-to-refresh.
             seed=secrets.randbits(32) if refresh else zlib.crc32(f"{key}:{now_s // 3600}".encode()),
         ),

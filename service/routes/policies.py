@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from starlette.responses import Response
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
 from retrieval.errors import InvalidInput, NotFound, Problem
+from retrieval.flags import COHORTS, cohort
 from retrieval.journal import EMPTY, Journal
 from retrieval.policies import PolicyVersion, Standing
 from retrieval.tables import GLOBAL
@@ -30,6 +33,14 @@ from service.requests import if_match, object_of, text_of, versions_in, whole_nu
 MAX_USERS: Final = 10
 MAX_PREVIEW: Final = 50
 SITUATION: Final = ("surface", "language", "country", "age_band", "cohort", "at")
+HINTS: Final = MappingProxyType(
+    {
+        "language": "must be an ISO 639-1 code, like de",
+        "country": "must be an ISO 3166-1 alpha-2 code, like DE",
+        "age_band": f"must be one of {', '.join(AGE_BANDS)}",
+        "cohort": f"must be one of {', '.join(COHORTS)}",
+    }
+)
 
 
 async def get_policy(request: Request) -> Response:
@@ -77,7 +88,7 @@ async def validate(request: Request) -> Response:
     """What :publish would say of the draft, or of {"policy": {...}}; `users` adds real users to the dry run."""
     who = caller(request, "sk", "adm")
     value = object_of(await body(request), "policy", "users")
-    users = await _journals(who, value.get("users", []))
+    users = await _journals(who, _keys(who, value.get("users", [])))
     verdict = await who.resources.publishing.judged(who.tenant, await _wanted(who, value), now_s=who.now_s, users=users)
     return answer(as_json(verdict))
 
@@ -117,20 +128,32 @@ async def preview_policy(request: Request) -> Response:
     context, limit = _situation(value, who.now_s), value.get("limit", 20)
     if type(limit) is not int or not 1 <= limit <= MAX_PREVIEW:
         raise InvalidRequest([Problem("/limit", f"must be a whole number from 1 to {MAX_PREVIEW}")])
-    users = await _journals(who, value.get("users", []))
+    keys = _keys(who, value.get("users", []))
+    users = await _journals(who, keys)
+    cohorts = {name: cohort(who.tenant or "", key) for name, key in keys.items()}
     document = await _sound(who, await _wanted(who, value))
     view = who.resources.live.view(who.tenant or "")
-    pages = await asyncio.to_thread(_previewed, who, view, document, users, context, limit)
+    pages = await asyncio.to_thread(_previewed, who, view, document, users, cohorts, context, limit)
     return answer({"limit": limit, "at": instant(context.now_s), "users": pages})
 
 
 def _previewed(
-    who: Caller, view: View, document: Mapping[str, Any], users: Mapping[str, Journal], context: Context, limit: int
+    who: Caller,
+    view: View,
+    document: Mapping[str, Any],
+    users: Mapping[str, Journal],
+    cohorts: Mapping[str, str],
+    context: Context,
+    limit: int,
 ) -> list[dict[str, Any]]:
+    """The pages of made-up users and of real ones; the latter in their own cohorts, unless one was asked for."""
     drafted = under(view, layers(_global_body(who), document), "draft")
     known = {"cold": EMPTY, **{f"sample {n}": one for n, one in enumerate(samples(view, now_s=context.now_s), 1)}}
-    compared = preview.compare(view, drafted, known | dict(users), context, limit)
-    return [preview.as_json(one) for one in compared]
+    pages = []
+    for name, journal in (known | dict(users)).items():
+        theirs = replace(context, cohort=context.cohort or cohorts.get(name, ""))
+        pages += preview.compare(view, drafted, {name: journal}, theirs, limit)
+    return [preview.as_json(one) for one in pages]
 
 
 async def _wanted(who: Caller, value: Mapping[str, Any]) -> Any:
@@ -154,16 +177,20 @@ async def _sound(who: Caller, document: Any) -> dict[str, Any]:
     return sound
 
 
-async def _journals(who: Caller, users: Any) -> dict[str, Journal]:
-    """The journals of real users, called user 1, user 2, ... : an id is not repeated back."""
+def _keys(who: Caller, users: Any) -> dict[str, str]:
+    """The keys of real users, called user 1, user 2, ... : an id is not repeated back. Raises InvalidRequest."""
     if users == []:
         return {}
     if who.tenant is None or not isinstance(users, list) or len(users) > MAX_USERS:
         raise InvalidRequest([Problem("/users", f"must be at most {MAX_USERS} user ids of one tenant")])
     pepper = who.resources.live.config.tenants[who.tenant].pepper
-    keys = [rekeyed(str(one), pepper, f"/users/{number}") for number, one in enumerate(users)]
-    found = await asyncio.gather(*(who.resources.journals.read(who.tenant, key) for key in keys))
-    return {f"user {number}": journal for number, journal in enumerate(found, 1)}
+    return {f"user {n + 1}": rekeyed(str(one), pepper, f"/users/{n}") for n, one in enumerate(users)}
+
+
+async def _journals(who: Caller, keys: Mapping[str, str]) -> dict[str, Journal]:
+    """The journals of users. Raises StoreUnavailable."""
+    found = await asyncio.gather(*(who.resources.journals.read(who.tenant or "", key) for key in keys.values()))
+    return dict(zip(keys, found, strict=True))
 
 
 def _situation(value: Mapping[str, Any], now_s: int) -> Context:
@@ -172,8 +199,9 @@ def _situation(value: Mapping[str, Any], now_s: int) -> Context:
     problems = [Problem(f"/{name}", "must be text") for name, hint in hints.items() if not isinstance(hint, str)]
     if not problems:
         language, country, band = language_code(hints["language"]), country_code(hints["country"]), hints["age_band"]
-        unknown = {"language": language < 0, "country": country < 0, "age_band": band not in AGE_BANDS}
-        problems = [Problem(f"/{name}", "is on no list") for name, off in unknown.items() if hints[name] and off]
+        off_list = {"language": language < 0, "country": country < 0, "age_band": band not in AGE_BANDS}
+        off_list["cohort"] = hints["cohort"] not in COHORTS
+        problems = [Problem(f"/{name}", HINTS[name]) for name, off in off_list.items() if hints[name] and off]
     if problems:
         raise InvalidRequest(problems)
     return Context(

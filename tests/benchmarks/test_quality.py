@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import quality
 from benchmarks import quality_plain as plain
 from benchmarks import quality_product as ours
-from benchmarks.quality_data import Feedback, best, folders, measured, read, split
+from benchmarks.quality_data import BadFeedback, Feedback, best, cut, folders, measured, read, split
 from tests.support.behaving import N_CIRCLES, N_ITEMS, habits
 from tests.support.tiny_encoder import TinyEncoder
 
@@ -119,3 +120,86 @@ def test_lists_hold_no_item_twice_and_none_that_was_seen(data: Feedback, tmp_pat
     assert measured(asked, perfect, text)["recall20"] == measured(asked, perfect, text)["ndcg20"] == 1
     assert measured(asked, [best(np.ones(N_ITEMS), a) for a in asked.answers], text)["recall20"] == 0
     assert N_CIRCLES * 20 == N_ITEMS
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Next to nothing: fifteen odd items, a user with one event, an item nobody describes, no optional column."""
+    made = tmp_path / "small"
+    made.mkdir()
+    ids = [f"{odd}{number}" for number, odd in enumerate(("ü/", "a'b\"c", "☃", "%2F\t", "") * 3)]
+    rows = [(f"who {user}", ids[(user * 3 + place) % 15], 10**9 + user + 60 * place, place)
+            for user in range(9) for place in range(6)]  # fmt: skip
+    rows.append(("once", ids[0], 10**9, 0))
+    user, item, ts, place = (list(column) for column in zip(*rows, strict=True))
+    loo = [{5: "test", 4: "valid"}.get(at, "train") for at in place]
+    pq.write_table(
+        pa.table({"user_id": user, "item_id": item, "ts": ts, "split_loo": loo}), made / "interactions.parquet"
+    )
+    pq.write_table(pa.table({"item_id": ids[:-1]}), made / "items.parquet")
+    return made
+
+
+def test_a_small_folder_with_odd_names_and_few_columns_is_measured_by_texts_alone(small: Path) -> None:
+    """Every method answers, with what there is: fewer items than a page holds."""
+    said: list[str] = []
+    report = quality.run(small, TinyEncoder(), said.append)
+    methods = report["small"]["split_loo"]
+    assert set(methods) >= METHODS and methods["popular"]["recall20"] == methods["product"]["recall20"] == 1
+    assert any("nothing, too few events" in line for line in said)
+
+
+def test_a_window_is_chosen_on_what_is_known_where_a_split_has_no_part_for_it(data: Feedback) -> None:
+    """Other answers do not change the window of the recently popular."""
+    of = np.where(data.splits["split_time"] == "test", "test", "train")
+    asked = split(replace(data, splits={"split_user80": of}), "split_user80")
+    other = replace(asked.data, item=np.where(asked.known, data.item, (data.item + 7) % N_ITEMS))
+    assert plain.recent_days(asked) == plain.recent_days(replace(asked, data=other))
+
+
+def test_a_cut_asks_about_the_training_part_alone(data: Feedback) -> None:
+    """What is asked comes right after what is known, and nothing of it is in the parts that are chosen or tested on."""
+    asked, training = split(cut(data, 0.5), "split_time"), data.splits["split_time"] == "train"
+    of = asked.data.splits["split_time"]
+    assert set(of[~training]) == {"later"} and set(of[training]) == {"train", "valid", "test", "later"}
+    assert asked.known.sum() == training.sum() // 2
+    assert data.at_s[asked.known].max() <= data.at_s[of == "test"].min()
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "problem"),
+    [
+        ("items.parquet", None, "items.parquet: is missing"),
+        ("interactions.parquet", {"user_id": ["a"], "item_id": ["b"]}, "column ts is missing"),
+        ("interactions.parquet", {"user_id": ["a"], "item_id": ["b"], "ts": [1]}, "none of the columns split_loo"),
+        ("interactions.parquet", {"user_id": ["a"], "item_id": [None], "ts": [1]}, "item_id has 1 empty rows"),
+        (
+            "interactions.parquet",
+            {"user_id": ["a"], "item_id": ["b"], "ts": ["x"], "split_loo": ["test"]},
+            "unix seconds",
+        ),
+        ("items.parquet", {"id": ["b"]}, "column item_id is missing, there are id"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    small: Path, file: str, table: dict[str, list[object]] | None, problem: str
+) -> None:
+    """The file, the column, and what is wanted."""
+    (small / file).unlink()
+    if table is not None:
+        pq.write_table(pa.table(table), small / file)
+    with pytest.raises(BadFeedback, match=problem):
+        quality.run(small, TinyEncoder(), lambda _line: None)
+
+
+def test_a_folder_without_feedback_or_without_events_is_named(small: Path, tmp_path: Path) -> None:
+    """Nothing there, no Parquet at all, no row in it."""
+    with pytest.raises(BadFeedback, match="neither it nor a folder"):
+        folders(tmp_path / "nowhere")
+    events = pq.read_table(small / "interactions.parquet")
+    pq.write_table(events.slice(0, 0), small / "interactions.parquet")
+    with pytest.raises(BadFeedback, match="holds no event"):
+        read(small)
+    (small / "interactions.parquet").write_bytes(b"junk")
+    with pytest.raises(BadFeedback, match="is no Parquet file"):
+        read(small)

@@ -17,6 +17,7 @@ from retrieval.sources import SOURCES
 from retrieval.store import Store
 from service.app import ROUTES
 from service.errors import PROBLEMS
+from service.operations import OPERATIONS
 from service.page import MODES
 from tests.support.content import published, some_rows
 
@@ -60,6 +61,17 @@ def test_routes_are_those_of_the_application() -> None:
         for method in methods.split(", ")
     }
     assert told == {(method, route.path) for route in ROUTES for method in (route.methods or ()) if method != "HEAD"}
+
+
+def test_every_route_names_the_keys_that_may_use_it() -> None:
+    """As the OpenAPI document does; a webhook is signed instead."""
+    keys = {
+        (one.method, one.path): ", ".join((one.scope, *one.also)) if one.scope else "signature" for one in OPERATIONS
+    }
+    for row in cells(section("API contract").split("```http")[0]):
+        for methods, path in re.findall(r"`([A-Z, ]+) (/v1/[^`]+)`", row[0]):
+            for method in methods.split(", "):
+                assert row[1] == keys[method, path.replace(":path", "")], path
 
 
 def test_routes_in_diagrams_exist() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,66 +15,12 @@ from retrieval.database import connect
 from retrieval.flag_stores import FlagTable
 from retrieval.tables import GLOBAL
 from tests.e2e.test_kill_switch import ALWAYS_S, flip
-from tests.support.redis_server import free_port
+from tests.support.black_hole import Proxy
 from tests.support.running import HOST, Place, System, eventually, finished, video
 
 TENANT = "hole"
 PATIENCE_S = 1.0
 """No feed takes longer, whatever SQL does; a slow machine forgiven."""
-
-
-class Proxy:
-    """A TCP proxy in front of a PostgreSQL socket, in a thread of its own; `silent` makes it swallow everything."""
-
-    def __init__(self, database_url: str) -> None:
-        self.port = free_port()
-        self.silent = False
-        self._socket = f"{make_url(database_url).query['host']}/.s.PGSQL.5432"
-        self._over = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
-        self._loop.close()
-
-    @contextmanager
-    def hole(self) -> Iterator[None]:
-        """While inside, what is sent arrives nowhere until afterwards."""
-        self.silent = True
-        try:
-            yield
-        finally:
-            self.silent = False
-
-    async def _serve(self) -> None:
-        async with await asyncio.start_server(self._connection, HOST, self.port):
-            await self._over.wait()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_unix_connection(self._socket)
-        await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer))
-
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                while self.silent:  # noqa: ASYNC110 - set from another thread
-                    await asyncio.sleep(0.02)
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
 
 
 @dataclass(frozen=True)
@@ -93,7 +37,8 @@ class PostgresPlace(Place):
 @pytest.fixture
 def proxy(postgres_url: str) -> Iterator[Proxy]:
     """The proxy, letting everything through."""
-    with Proxy(postgres_url) as started:
+    there = f"{make_url(postgres_url).query['host']}/.s.PGSQL.5432"
+    with Proxy(lambda: asyncio.open_unix_connection(there)) as started:
         yield started
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from indexer.calibrate import calibrated, counted, held_out, until, without
+from indexer.calibrate import calibrated
+from indexer.held_out import counted, held_out, until, without
 from indexer.learn import enough, factors, ridge
 from indexer.learning import learned
 from ranking.policy import resolve, with_learned

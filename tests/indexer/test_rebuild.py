@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.generations import Base, fold
+from indexer.generations import Base, Contents, Items, fold
 from indexer.rebuild import Tenant
+from retrieval import catalogue
 from retrieval.errors import NotFound, SnapshotCorrupt
+from retrieval.rows import Rows
 from retrieval.snapshot import Snapshot
 from retrieval.store import Store
 from tests.support.indexing import HookedEncoder, Indexing, names
@@ -154,6 +156,23 @@ async def test_a_long_catch_up_is_published_in_parts(indexing: Indexing) -> None
     assert (manifest.generation, manifest.version) == (3, 1)
     assert indexing.snapshot("acme").n_items == 1200
     assert indexing.on_progress[-1] == ("acme", 1200, 1200)
+
+
+async def test_a_first_load_joins_each_row_once(indexing: Indexing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks wait for their part: who joined all rows with each chunk would take hours for a million."""
+    joined: list[int] = []
+    changed = Contents.changed
+
+    def noted(contents: Contents, rows: Rows, gone: Items) -> Contents:
+        joined.append(len(rows))
+        return changed(contents, rows, gone)
+
+    monkeypatch.setattr(Contents, "changed", noted)
+    monkeypatch.setattr(catalogue, "READ_ROWS", 5)
+    await indexing.put_many("acme", range(200))
+    await indexing.daemon(part_items=5).once()
+    assert joined == [5, 5, 10, 20, 40, 80, 40]
+    assert indexing.shown("acme") == names(range(200))
 
 
 async def test_an_interrupted_catch_up_goes_on_where_it_was(indexing: Indexing) -> None:

@@ -59,6 +59,8 @@ def random_candidates(rng: np.random.Generator, n: int, rules: int = 0) -> Candi
         source=rng.choice([0, *SOURCE.values(), SOURCE["near"] | SOURCE["explore"]], n).astype(np.uint8),
         targets=rng.random((n, rules)) < 0.3,
         vectors=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
+        rising=units(),
+        evergreen=units(),
     )
 
 

@@ -59,7 +59,9 @@ def test_a_feature_survives_the_ends_of_its_columns(name: str) -> None:
     ends = np.array([0, -(2**63), 2**63 - 1])
     odd = np.array([-5, 5, 0], np.float32)
     candidates = with_columns(
-        Candidates.empty(3), published_s=ends, served_s=ends, similarity=odd, negative=odd, popularity=odd, trending=odd
+        Candidates.empty(3),
+        **dict.fromkeys(("published_s", "served_s"), ends),
+        **dict.fromkeys(("similarity", "negative", "popularity", "rising", "trending", "evergreen"), odd),
     )
     values = FEATURES[name](candidates, Context(now_s=NOW_S), HALF_LIVES)
     assert ((values >= 0) & (values <= 1)).all()

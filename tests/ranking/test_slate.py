@@ -5,30 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranking.slate import KeyCap, PlacedBy, Special, arrange, reserve, spread, step_back
+from ranking.slate import KeyCap, PlacedBy, Special, arrange, reserve, spread
 from tests.ranking.cases import seeds
 
 
 def by_creator(text: str, most: int, window: int, name: str = "creator") -> KeyCap:
     """Write keys by rank as letters; "." has none."""
     return KeyCap(name, most, window, np.array([[0 if letter == "." else ord(letter)] for letter in text], np.uint64))
-
-
-@given(seeds, st.integers(2, 40), st.integers(1, 12), st.floats(0.5, 10), st.floats(0, 0.9))
-def test_diversity_moves_no_row_further_than_allowed(seed: int, n: int, most: int, step: float, above: float) -> None:
-    """In either direction, whatever the vectors; and nobody is lost."""
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(3, 4))[rng.integers(0, 3, n)] + rng.normal(size=(n, 4)) * 0.2
-    order = step_back((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), above, step, most)
-    assert sorted(order.tolist()) == list(range(n))
-    assert np.abs(order - np.arange(n)).max() <= most
-
-
-def test_copies_spread_out_and_the_rest_keeps_its_order() -> None:
-    """Three copies at the top: the first stays, the second steps back 3 places, the third 6."""
-    vectors = np.eye(12, dtype=np.float32)
-    vectors[1] = vectors[2] = vectors[0]
-    assert step_back(vectors, 0.5, 3, 10).tolist() == [0, 3, 1, 4, 5, 6, 7, 2, 8, 9, 10, 11]
 
 
 @given(st.floats(0.01, 1), st.integers(0, 200), st.floats(0, 0.99))
@@ -123,3 +106,31 @@ def test_many_waiting_rows_do_not_make_it_slow_or_wrong() -> None:
     """200 rows of one creator under a cap: only as many as fit, each at the first slot it may take."""
     slate = arrange(range(200), 200, [by_creator("a" * 190 + "." * 10, 1, 2)], {}, 200, 0)
     assert slate.ranks == [rank for i in range(10) for rank in (i, 190 + i)] + [10]
+
+
+@given(
+    seeds, st.integers(1, 40), st.integers(1, 45), st.lists(st.tuples(st.integers(1, 3), st.integers(1, 8)), max_size=3)
+)
+def test_each_slot_gets_the_best_row_that_no_cap_forbids(
+    seed: int, n: int, size: int, wanted: list[tuple[int, int]]
+) -> None:
+    """As if all rows were tried anew for every slot, with several keys per row and several caps."""
+    rng = np.random.default_rng(seed)
+    caps = [KeyCap(str(at), *cap, rng.integers(0, 5, (n, 2), np.uint64)) for at, cap in enumerate(wanted)]
+    for cap in caps:
+        cap.keys[:, 1] *= cap.keys[:, 1] != cap.keys[:, 0]  # a row has a key once
+    placed: list[int] = []
+
+    def fits(rank: int) -> bool:
+        for cap in caps:
+            before = cap.keys[placed[max(0, len(placed) - cap.window + 1) :]] if cap.window > 1 else cap.keys[:0]
+            if any(key and (before == key).sum() >= cap.most for key in cap.keys[rank]):
+                return False
+        return True
+
+    while len(placed) < size:
+        best = next((rank for rank in range(n) if rank not in placed and fits(rank)), None)
+        if best is None:
+            break
+        placed.append(best)
+    assert arrange(range(n), n, caps, {}, size, 0).ranks == placed

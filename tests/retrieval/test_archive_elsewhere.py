@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]  # ships no types
 import polars
 import pytest
 
-from deploy.local.processes import spawn
 from retrieval.archive import COLUMNS, EVENTS, MANY_FILES, SERVES, Archive
 from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.journal import DAY_S
 from tests.retrieval.test_archive import CANARY, NOON_S, NOW_S, USER, add, event, serve
+from tests.support.object_store import client, object_store
 from tests.support.redis_server import free_port
-from tests.support.running import HOST, START_LIMIT_S, eventually
 
 JOIN = """
 SELECT e.item, s.mode, s.items[1].reason AS reason FROM events e JOIN serves s ON e.request_id = s.request_id
@@ -79,40 +75,8 @@ def test_polars_reads_it(archive: Archive) -> None:
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An S3-compatible server with a bucket `archive`, as deltalake is told of it."""
-    port, folder = free_port(), tmp_path_factory.mktemp("bucket")
-    # A process of its own: the archive's queries keep this one's interpreter busy while they wait for an answer.
-    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
-    server = spawn("moto", command, folder / "moto.log", env=os.environ, grace_s=5.0)
-    options = {
-        "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    try:
-        eventually(lambda: server.ended or answers(port), within_s=START_LIMIT_S)
-        client(options).create_bucket(Bucket="archive")
+    with object_store(tmp_path_factory.mktemp("bucket")) as options:
         yield options
-    finally:
-        server.stop()
-
-
-def answers(port: int) -> bool:
-    """Whether somebody listens on this port of this machine."""
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def client(options: dict[str, str]) -> Any:
-    """boto3's client, to look at the objects themselves."""
-    return boto3.client(
-        "s3",
-        endpoint_url=options["AWS_ENDPOINT_URL"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    )
 
 
 def stored(options: dict[str, str], prefix: str) -> bytes:
@@ -122,6 +86,33 @@ def stored(options: dict[str, str], prefix: str) -> bytes:
         body = s3.get_object(Bucket="archive", Key=one["Key"])["Body"].read()
         found += one["Key"].encode() + body
     return found
+
+
+def test_any_delta_reader_can_read_it(archive: Archive) -> None:
+    """The oldest protocol, no feature on top of it, and types that every reader since Delta 1.0 knows: Spark's too."""
+    known = {"date", "string", "integer", "long", "float"}
+    for name in COLUMNS:
+        table = archive.table(name)
+        protocol = table.protocol()
+        assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
+        assert not protocol.reader_features and not protocol.writer_features
+        assert set(table.metadata().configuration) == {
+            "delta.dataSkippingStatsColumns",
+            "delta.logRetentionDuration",
+            "delta.deletedFileRetentionDuration",
+            "delta.checkpointInterval",
+        }
+        assert leaves(json.loads(table.schema().to_json())) <= known
+        assert not any("deletion" in column for column in table.get_add_actions(flatten=True).schema.names)
+
+
+def leaves(schema: Any) -> set[str]:
+    """The names of the plain types in a Delta schema."""
+    if isinstance(schema, str):
+        return {schema}
+    if schema["type"] == "array":
+        return leaves(schema["elementType"])
+    return set[str]().union(*(leaves(field["type"]) for field in schema["fields"]))
 
 
 def test_object_storage_keeps_it_like_a_folder(bucket: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -48,6 +49,16 @@ async def test_everything_sql_knows_is_loaded(engine: AsyncEngine) -> None:
     assert config.keys[hash_key(clear)].tenant_id == "acme"
     assert config.policies["acme"].weights != config.policies["other"].weights
     assert config.policy_versions == {"acme": "0.1", "other": "0.0"}
+
+
+async def test_a_key_without_its_tenant_is_no_key_yet(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant that is made between the reads of tenants and keys comes whole with the next look."""
+    before = await Tenants(engine).list()
+    clear = await shop(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tenants, "list", AsyncMock(return_value=before))
+        assert not (await load(engine, Config())).keys
+    assert hash_key(clear) in (await load(engine, Config())).keys
 
 
 async def test_nothing_new_is_the_same_object(engine: AsyncEngine) -> None:

@@ -14,8 +14,11 @@ from retrieval.counters import (
     COUNTED_AS,
     COUNTS,
     HALF_LIVES_H,
+    HOUR_S,
+    KEPT_H,
     MEASURES,
     NOTHING_BEFORE,
+    WINDOWS,
     Before,
     Counters,
     added,
@@ -81,10 +84,44 @@ def test_hours_that_were_folded_count_as_if_they_were_kept(
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(0, 400))
 def test_a_quiet_time_leaves_popularity_as_it_was(engaged: list[int], quiet_h: int) -> None:
-    """What fades alike stays: nothing falls out of a window."""
+    """What fades alike stays: nothing falls out of a window, as long as a float holds what is left."""
     kept = {HOUR: counts(*[(item, (2.0 * n, 1.0 * n, 0.1 * n, 0.0)) for item, n in enumerate(engaged)])}
     now, later = (popularity(windows_of(kept, now_hour=HOUR + h)).table for h in (0, quiet_h))
-    assert np.allclose(now, later, atol=0.02)
+    held = [quiet_h <= 100 * half_life_h for half_life_h in HALF_LIVES_H]
+    assert np.allclose(now[:, held], later[:, held], atol=0.02)
+    assert sum(held) >= 3
+
+
+@given(st.lists(st.integers(0, 20 * HOUR_S), min_size=1, max_size=20), st.integers(0, HOUR_S - 1))
+def test_an_hour_s_window_is_within_a_factor_of_two_of_fading_by_the_second(ages_s: list[int], minute_s: int) -> None:
+    """Counts are kept by the hour: at any second of the running one, each event weighs what its age says, or nearly."""
+    now_s = HOUR * HOUR_S + minute_s
+    kept: dict[int, npt.NDArray[np.void]] = {}
+    for item, age_s in enumerate(ages_s):
+        hour = (now_s - age_s) // HOUR_S
+        one = np.array([item], np.uint32), np.array([[0, 1, 0, 0]], np.float32)
+        kept[hour] = added(kept.get(hour, np.zeros(0, COUNTS)), *one)
+    rising = windows_of(kept, now_hour=HOUR)["sums"][:, 0, 1]
+    exact = np.exp2(-np.array(ages_s) / HOUR_S)
+    assert (rising >= 0.499 * exact).all() and (rising <= 2.001 * exact).all()
+
+
+@given(HOURS)
+def test_a_full_hour_leaves_the_order_as_it_was(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
+    """Everything in a window fades by the same factor when the next hour begins."""
+    kept = {hour: counts(*rows) for hour, rows in hours.items()}
+    now, then = (windows_of(kept, now_hour=hour)["sums"] for hour in (HOUR, HOUR + 1))
+    left = np.array([0.5 ** (1 / half_life_h) for half_life_h in HALF_LIVES_H])
+    assert np.allclose(then, now * left[:, None], rtol=1e-4, atol=1e-30)
+
+
+def test_what_takes_off_now_rises_and_what_was_liked_for_days_does_not() -> None:
+    """A hundred viewers in this hour against a hundred an hour, all of yesterday."""
+    old = {HOUR - back: counts((1, (200, 100, 10, 0))) for back in range(12, 36)}
+    found = popularity(windows_of({**old, HOUR: counts((2, (200, 100, 10, 0)))}, now_hour=HOUR))
+    rising, trending, *_ = found.of(np.array([1, 2], np.uint32))
+    assert rising[0] < 0.05 < rising[1] == 1
+    assert trending[0] > trending[1]
 
 
 @given(HOURS)
@@ -127,8 +164,10 @@ async def test_the_service_reads_what_was_published(redis: Redis) -> None:
     assert (await counters.windows("acme") == windows).all()
     assert await counters.tenants() == {"acme"}
     assert not len(await counters.windows("other"))
-    await redis.set(keys.windows("acme"), b"junk")
-    assert not len(await counters.windows("acme"))
+    other_layout = np.ones(17, np.dtype([("item", "<u4"), ("sums", "<f4", (3, 4))])).tobytes()
+    for content in (b"junk", other_layout, b"\0" * WINDOWS.itemsize):
+        await redis.set(keys.windows("acme"), content)
+        assert not len(await counters.windows("acme"))
 
 
 async def test_what_is_folded_is_kept_and_expires(redis: Redis) -> None:
@@ -138,7 +177,9 @@ async def test_what_is_folded_is_kept_and_expires(redis: Redis) -> None:
     before = folded(NOTHING_BEFORE, {HOUR: counts((7, (5, 4, 3, 2)))}, up_to=HOUR)
     await counters.keep_before("acme", before)
     found = await counters.before("acme")
-    assert found.hour == HOUR and (found.sums == before.sums).all()
+    assert found.hour == HOUR
+    whole, parted = (windows_of({}, now_hour=HOUR + KEPT_H, before=one) for one in (before, found))
+    assert len(whole) and np.array_equal(whole, parted)
     assert 0 < await redis.ttl(keys.before("acme")) <= 400 * 86_400
     await redis.set(keys.before("acme"), b"junk")
     assert isinstance(await counters.before("acme"), Before)

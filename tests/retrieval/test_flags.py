@@ -1,6 +1,7 @@
 """Flags: a pure decision with stable buckets, and stores of which any one is enough."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from retrieval.database import connect
 from retrieval.errors import InvalidInput, NotFound, StoreUnavailable, VersionMismatch
 from retrieval.flag_stores import REDIS, SQL, FlagMirror, FlagStores, FlagTable, KillFiles, restore, save
 from retrieval.flags import (
+    COHORTS,
     HOLDOUT,
     ROLL_OUT,
     Flag,
@@ -22,6 +24,7 @@ from retrieval.flags import (
     as_document,
     bucket,
     changed,
+    cohort,
     decide,
     from_document,
     is_killed,
@@ -63,6 +66,15 @@ known = st.dictionaries(st.sampled_from([GLOBAL, "a", "b"]), flags_)
 def test_golden_buckets(tenant: str, flag: str, user: str, expected: int) -> None:
     """A user's bucket is the same in every release: another one would reshuffle every experiment."""
     assert bucket(tenant, flag, user) == expected
+
+
+def test_a_user_stays_in_one_of_ten_cohorts() -> None:
+    """Golden, like the buckets: moving somebody would mix up every trial. Nobody in particular is in none."""
+    assert [cohort("acme", user * 32) for user in "0123"] == ["6", "2", "9", "9"]
+    assert cohort("acme", None) == ""
+    found = Counter(cohort("acme", user) for user in USERS)
+    assert set(found) == set(COHORTS)
+    assert min(found.values()) > len(USERS) / 12
 
 
 def test_buckets_are_even_and_independent() -> None:

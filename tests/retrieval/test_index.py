@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import index
+from retrieval import files, index
 from retrieval.index import KINDS, Float32, Index, Int64, Kind, Mask
 
 D = 16
@@ -110,7 +110,7 @@ def test_a_file_answers_as_the_index_it_was_written_from(tmp_path_factory: pytes
     path = tmp_path_factory.mktemp("index") / "index.faiss"
     built = index.build(case.vectors)
     built.write(path)
-    mapped = index.read(path)
+    mapped = index.read(files.mapped(path))
     assert (mapped.kind, mapped.n, mapped.d) == (built.kind, built.n, built.d)
     np.testing.assert_array_equal(mapped.vectors, built.vectors)
     for one, other in zip(
@@ -147,7 +147,7 @@ def mapped(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     folder = tmp_path_factory.mktemp("kinds")
     for kind in KINDS:
         of_kind(kind.name, world.vectors).write(folder / kind.name)
-    return {kind.name: index.read(folder / kind.name) for kind in KINDS}
+    return {kind.name: index.read(files.mapped(folder / kind.name)) for kind in KINDS}
 
 
 def mask(share: float) -> Mask:
@@ -233,7 +233,7 @@ def test_vectors_outlive_the_index_and_the_files_name(world: World, tmp_path: Pa
     """Whoever holds the view keeps the mapping, also when the snapshot's folder has been replaced meanwhile."""
     path = tmp_path / "index.faiss"
     index.build(world.vectors).write(path)
-    opened = index.read(path)
+    opened = index.read(files.mapped(path))
     vectors = opened.vectors
     path.unlink()
     del opened

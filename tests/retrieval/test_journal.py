@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from retrieval import keys
 from retrieval.errors import StoreUnavailable
-from retrieval.journal import EMPTY, ENTRY, RETENTION_S, Journals, Signal, entries, parse, position
+from retrieval.journal import EMPTY, ENTRY, RETENTION_S, Journals, Signal, entries, newest, parse, position
 
 NOW_S = 1_795_000_000
 TENANT, USER = "acme", "0123456789abcdef0123456789abcdef"
@@ -120,3 +120,12 @@ def test_shards_never_move(user: int) -> None:
 def test_the_shard_of_a_known_user_is_what_it_was() -> None:
     """Part of what is stored: whoever changes the function loses every journal."""
     assert [keys.shard("acme", f"{n:032x}") for n in range(4)] == [36, 50, 8, 30]
+
+
+@given(st.lists(ROWS, max_size=80), st.sets(st.sampled_from(list(Signal))), st.integers(1, 5))
+def test_the_newest_of_some_signals(rows: list[tuple[int, int, Signal, float]], of: set[Signal], most: int) -> None:
+    """The last few of these signals, in order, wherever in the journal they are."""
+    journal = entries(rows)
+    wanted = np.array([signal in of for signal in Signal])
+    expected = [entry for entry in journal.tolist() if Signal(entry[2]) in of][-most:]
+    assert newest(journal, wanted, most).tolist() == expected

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +24,7 @@ def windows(sums: dict[int, int]) -> Windows:
     """The counts of some items."""
     made = np.zeros(len(sums), WINDOWS)
     for row, item in enumerate(sorted(sums)):
-        made[row] = (item, np.full((3, 4), sums[item]))
+        made[row] = (item, np.full(WINDOWS["sums"].shape, sums[item]))
     return made
 
 
@@ -74,6 +77,21 @@ def test_a_record_that_was_not_written_to_its_end_hides_no_other(tmp_path: Path)
         assert len(log.find("acme", version_of(windows({1: count})))) == 1
     with pytest.raises(NotFound):
         log.find("acme", version_of(windows({1: 3})))
+
+
+def test_what_a_program_with_other_windows_wrote_is_not_found(tmp_path: Path) -> None:
+    """Also when its bytes would pass for rows of ours: other numbers would make another page than was served."""
+    path = tmp_path / "acme" / "popularity" / f"{NOW_S // HOUR_S:08d}-00000000.log"
+    path.parent.mkdir(parents=True)
+    old = np.ones(17, np.dtype([("item", "<u4"), ("sums", "<f4", (3, 4))]))
+    old["item"] = np.arange(17)
+    assert old.nbytes % WINDOWS.itemsize == 0
+    version, content = xxhash.xxh3_64_hexdigest(old.tobytes()), zlib.compress(old.tobytes())
+    path.write_bytes(struct.pack("<16s?I", version.encode(), True, len(content)) + content)
+    PopularityLog(tmp_path).keep("acme", windows({1: 1}), now_s=NOW_S)
+    assert len(PopularityLog(tmp_path).find("acme", version_of(windows({1: 1})))) == 1
+    with pytest.raises(NotFound):
+        PopularityLog(tmp_path).find("acme", version)
 
 
 def test_the_same_counts_are_written_once(tmp_path: Path) -> None:

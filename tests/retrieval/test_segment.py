@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,14 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def faiss_opens(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every file that is handed to faiss; the real thing still opens it."""
-    opened: list[Path] = []
+def faiss_opens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of each file that is handed to faiss; the real thing still opens it."""
+    opened: list[int] = []
     read = index.read
 
-    def noted(path: Path) -> index.Index:
-        opened.append(path)
-        return read(path)
+    def noted(content: mmap) -> index.Index:
+        opened.append(len(content))
+        return read(content)
 
     monkeypatch.setattr(index, "read", noted)
     return opened
@@ -68,7 +69,7 @@ def test_what_was_written_is_what_is_read(videos: list[Video]) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_found_before_faiss_opens_anything(
-    name: str, pristine: tuple[Path, str], tmp_path: Path, faiss_opens: list[Path]
+    name: str, pristine: tuple[Path, str], tmp_path: Path, faiss_opens: list[int]
 ) -> None:
     """One bit, at 200 random offsets of each file: always SnapshotCorrupt, never a crash, never an opened index."""
     folder = tmp_path / "base-1"
@@ -129,11 +130,20 @@ def test_a_file_of_another_segment_is_refused(name: str, pristine: tuple[Path, s
         lambda about: about | {"dim": DIM + 1},
         lambda about: about | {"rows": 299},
         lambda about: {name: value for name, value in about.items() if name != "layout"},
-        lambda about: about | {"layout": {k: v for k, v in about["layout"].items() if k != "min_age"}},
-        lambda about: about | {"layout": about["layout"] | {"min_age": ["u1", [10**9], 0]}},
+        lambda about: about | {"layout": {k: v for k, v in about["layout"].items() if k != "version"}},
+        lambda about: about | {"layout": about["layout"] | {"version": ["<i8", [10**9], 0]}},
+        lambda about: about | {"record": about["record"].replace("min_age", "max_age")},
         lambda about: [],
     ],
-    ids=["dimension", "rows", "no layout", "a column missing", "a column beyond the file", "no object"],
+    ids=[
+        "dimension",
+        "rows",
+        "no layout",
+        "a column missing",
+        "a column beyond the file",
+        "other records",
+        "no object",
+    ],
 )
 def test_what_another_version_wrote_is_refused(
     change: Callable[[dict[str, object]], object], pristine: tuple[Path, str], tmp_path: Path

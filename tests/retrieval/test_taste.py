@@ -131,9 +131,11 @@ def test_everything_reported_was_seen_and_everything_refused_is_rejected(said: l
     assert set(memory.seen.tolist()) == {item for item, _, signal, _ in said if signal is not Signal.SERVED}
     refused = (Signal.NOT_INTERESTED, Signal.REPORT)
     assert set(memory.rejected.tolist()) == {item for item, _, signal, _ in said if signal in refused}
-    items, at_s = memory.served
-    served = {(item, at) for item, at, signal, _ in said if signal is Signal.SERVED}
-    assert set(zip(items.tolist(), at_s.tolist(), strict=True)) == served
+    served: dict[int, int] = {}
+    for item, at, signal, _ in by_time(said)[["item", "at_s", "signal", "strength"]].tolist():
+        served |= {item: at} if signal == Signal.SERVED else {}
+    asked = np.array([2**31, *{item for item, *_ in said}, 2**32 - 1], np.uint32)
+    assert memory.last_served_s(asked).tolist() == [served.get(item, 0) for item in asked.tolist()]
 
 
 @pytest.mark.parametrize(("seen_days", "still_out"), [(90.0, {1, 2}), (7.0, {2}), (0.0, set())])

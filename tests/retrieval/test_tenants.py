@@ -106,7 +106,7 @@ async def test_a_key_needs_sense(tenants: Tenants) -> None:
     """An unknown tenant, an expiry in the past and an endless label are refused."""
     with pytest.raises(NotFound):
         await tenants.create_key("nobody", "pk", "", NOW_S)
-    with pytest.raises(InvalidInput, match=r"/label.*/expires"):
+    with pytest.raises(InvalidInput, match=r"/label.*/expires_at"):
         await tenants.create_key(None, "adm", "x" * 201, NOW_S, NOW_S)
 
 

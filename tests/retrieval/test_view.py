@@ -22,7 +22,7 @@ from retrieval.rows import Rows
 from retrieval.snapshot import Snapshot
 from retrieval.tenants import Tenant
 from retrieval.videos import OPEN_END_S, Rating, Video
-from retrieval.view import View, clear, is_set
+from retrieval.view import WINDOWS, View, clear, is_set
 from tests.support.content import NOW_S, TOPICS, a_video, memory_folder, snapshot_of, unit_vectors
 
 TENANT = Tenant("acme", "acme", "active", b"", 1, 0)
@@ -163,6 +163,18 @@ def test_most_popular_is_the_order_of_the_counters(snapshot: Snapshot) -> None:
     scores[[3, 5, 7, 100, 499]] = [0.5, 0.9, 0.7, 0.1, 1.0]  # 5 was taken down, 499 never existed
     view = view_of(snapshot, popularity=Popularity.alike(scores))
     assert snapshot.column("item", view.most_popular).tolist() == [7, 3, 100]
+
+
+@pytest.mark.parametrize(
+    ("weights", "first"), [({"rising": 5}, 7), ({"evergreen": 5}, 3), (dict.fromkeys(WINDOWS, 0), 3)]
+)
+def test_what_is_popular_is_the_policys_window(snapshot: Snapshot, weights: dict[str, float], first: int) -> None:
+    """A news app sees what rises in this hour; where no window has weight, the hour does not decide either."""
+    table = np.zeros((500, len(WINDOWS)), np.float32)
+    table[7] = [1.0, 0.1, 0.1, 0.1]
+    table[3] = [0.0, 0.2, 0.2, 1.0]
+    view = view_of(snapshot, resolve([Layer("tenant", {"weights": weights})]), Popularity(table))
+    assert snapshot.column("item", view.most_popular).tolist()[0] == first
 
 
 def test_targets_are_what_each_rule_aims_at(snapshot: Snapshot) -> None:

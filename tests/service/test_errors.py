@@ -145,6 +145,12 @@ def test_each_limit_answers_clearly(service: Served, status: int, kind: str, sen
     assert found.headers["content-type"] == "application/problem+json"
 
 
+def test_every_method_of_an_address_is_allowed(service: Served) -> None:
+    """A 405 names what the address takes on all its routes, not on the first one alone."""
+    found = service.call("POST", "/v1/admin/videos", "acme", scope="sk")
+    assert (found.status_code, found.headers["allow"]) == (405, "GET, HEAD, PUT")
+
+
 def test_a_body_that_never_ends_is_cut_off(service: Served) -> None:
     """Chunks without a declared length are counted as they come."""
 

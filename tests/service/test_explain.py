@@ -67,8 +67,10 @@ def missing(s: System, item: str, user: str | None = None, **query: Any) -> Json
 
 
 def test_it_explains_the_page_that_the_user_gets(s: System) -> None:
-    """The same items in the same order, for a cold and for a known user."""
-    assert [one["id"] for one in explained(s)["items"]] == s.ids(TENANT)
+    """The same items in the same order under the same mode, for a cold and for a known user."""
+    cold = explained(s)
+    assert [one["id"] for one in cold["items"]] == s.ids(TENANT)
+    assert cold["mode"] == "cold_start"
     s.events(TENANT, "pia", ("like", "trains-5"), ("like", "trains-7"), ("not_interested", "chess-3"))
     why = explained(s, "pia")
     assert [one["id"] for one in why["items"]] == s.ids(TENANT, "pia")

@@ -560,6 +560,7 @@ def test_9_refresh_gives_another_order(service: Served, user: str) -> None:
             for _ in range(3)
         ]
         assert {answer.status_code for answer in refreshed} == {200}
+        assert all("Feed-Reason" in answer.headers["vary"] for answer in refreshed)  # nor from a cache on the way
         assert len({tuple(ids(answer.json())) for answer in refreshed}) == 3
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ranking.hints import AGE_BANDS, COUNTRIES, LANGUAGES
+from retrieval.erasure import rekeyed
+from retrieval.flags import COHORTS, cohort
 from service.routes.feed import preferred_language
-from tests.support.running import video
+from tests.support.running import eventually, user_id, video
 from tests.support.served import Json, Served, served
 
 
@@ -135,3 +138,38 @@ def test_the_apps_language_stands_in_for_a_missing_hint(service: Served) -> None
 def test_accept_language_is_read_best_first(header: str, language: str | None) -> None:
     """The first language on our list; nonsense is no language."""
     assert preferred_language(header) == (LANGUAGES.index(language) if language else -1)
+
+
+def is_logged(service: Served, path: str) -> bool:
+    """Whether a page can be explained by now: it is logged after it was answered."""
+    return service.get(path, "acme", scope="sk").status_code == 200
+
+
+def test_a_rule_for_some_cohorts_acts_on_their_users(service: Served) -> None:
+    """A trial on half of the users reaches them on every page and in every explanation, and nobody else."""
+    tried = set(COHORTS[:5])
+    pin = {"id": "try", "kind": "pin", "effect": {"position": 0}, "target": {"items": ["de7"]}, "reason": "a trial"}
+    service.set_policy("acme", {"rules": [{**pin, "when": {"cohort": sorted(tried)}}]})
+    acted = {}
+    for name in (f"cohort {n}" for n in range(12)):
+        page = service.feed("acme", name, limit=5)
+        acted[name] = (page["items"][0]["id"], page["items"][0]["reason"]) == ("de7", "editor")
+        told = service.get("/v1/feed?explain=1&limit=5", "acme", user=name, scope="sk").json()
+        assert (told["items"][0]["placed_by"] == "pin") == acted[name]
+        path = f"/v1/explain/{page['request_id']}"
+        eventually(partial(is_logged, service, path))
+        assert service.get(path, "acme", scope="sk").json()["identical"]
+    pepper = service.resources.live.view("acme").tenant.pepper
+    assert acted == {name: cohort("acme", rekeyed(user_id(name), pepper)) in tried for name in acted}
+    assert {True, False} == set(acted.values())
+    assert service.feed("acme", limit=5)["items"][0]["reason"] != "editor"
+
+    names = list(acted)[:6]
+    body = {"policy": {"rules": [{**pin, "when": {"cohort": sorted(tried)}}]}, "users": [user_id(one) for one in names]}
+    shown = service.call("POST", "/v1/admin/policy:preview", "acme", scope="sk", json=body).json()["users"]
+    previewed = {one["user"]: one["draft"][0]["placed_by"] == "pin" for one in shown}
+    assert [previewed[f"user {n}"] for n in range(1, 7)] == [acted[name] for name in names]
+    assert not previewed["cold"]
+    body = {"policy": {"rules": [{**pin, "when": {"cohort": ["b"]}}]}}
+    verdict = service.call("POST", "/v1/admin/policy:validate", "acme", scope="sk", json=body).json()
+    assert "/rules/0/when/cohort" in [one["pointer"] for one in verdict["warnings"]]

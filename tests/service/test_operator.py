@@ -111,14 +111,17 @@ def test_a_bad_policy_is_refused_with_every_problem(s: System, tmp_path: Path) -
 
 
 def test_explain_reads_well(s: System) -> None:
-    """A user's page with features, rules and ranks; and why another video is not there."""
+    """A user's page with features, rules and ranks; or why a video is not there, and nothing else."""
     s.events(TENANT, "pia", ("like", "v3"), ("complete", "v5"))
-    status, out, errors = command(
-        s.place, "policy", "explain", "--tenant", TENANT, "--user", s.user_id("pia"), "--limit", "3", "--item", "v5"
-    )
+    words = ("policy", "explain", "--tenant", TENANT, "--user", s.user_id("pia"), "--limit", "3")
+    status, out, errors = command(s.place, *words)
     assert status == 0, errors
-    assert "similarity" in out
-    assert "the user has seen it" in out
+    assert out.count("ranks") == 3
+    assert "similarity" in out and "-0 " not in out
+    status, out, errors = command(s.place, *words, "--item", "v5", "--item", "v99")
+    assert status == 0, errors
+    assert "the user has seen it" in out and "is in the index (yet)" in out
+    assert out.count("not on the page") == 2 and "position" not in out
     said = answer(s.place, "policy", "explain", "--tenant", TENANT, "--user", s.user_id("pia"), "--limit", "20")
     assert [one["id"] for one in said["items"]] == s.ids(TENANT, "pia")
     page = s.feed(TENANT, "pia", limit=5)
@@ -152,6 +155,8 @@ def test_kill_with_every_store_away(s: System, tmp_path: Path) -> None:
     assert said["in"] == ["file"]
     s.in_every_worker(lambda: s.feed(TENANT, "pia")["mode"] == "killed", within_s=2)
     assert answer(s.place, "revive", "--reason", "out", env=away)["file_removed"]
+    status, _, errors = command(s.place, "revive", "--reason", "again", env=away)
+    assert status == 2 and "not answering: redis, sql" in errors  # not "is not killed": nobody knows
     s.in_every_worker(lambda: s.feed(TENANT, "pia")["mode"] != "killed", within_s=2)
 
 

@@ -283,6 +283,9 @@ def test_preview_at_a_chosen_time_and_place(editor: Editor) -> None:
     assert not pinned_first("2030-06-01T12:00:00Z", "FR")
     for bad in ({"country": "XX"}, {"at": "noon"}, {"users": ["ada@example.org"]}, {"users": "all"}, {"limit": 0}):
         assert editor.send("POST", ":preview", {"policy": {}, **bad}).status_code == 400
+    for far in ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+        refused = read(editor.send("POST", ":preview", {"policy": {}, "at": far}), 400)
+        assert "1971 to 2105" in refused["errors"][0]["detail"]
 
 
 def test_a_tenant_sees_and_changes_only_its_own(s: System, editor: Editor) -> None:

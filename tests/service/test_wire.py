@@ -94,6 +94,13 @@ def test_too_long_a_head_is_told_so(service: Served, connection: Connection) -> 
     assert service.get("/v1/feed", "acme").status_code == 200
 
 
+def test_what_is_no_http_is_told_so_in_the_same_form(connection: Connection) -> None:
+    """The parser's own refusals are problem documents as well."""
+    connection.send(b"HELLO\r\n\r\n")
+    status, content = connection.answer()
+    assert (status, problem(content)) == (400, "/problems/invalid-request")
+
+
 def test_trailers_are_headers_too(connection: Connection) -> None:
     """After the body of a chunked request no more comes than before it."""
     connection.send(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
