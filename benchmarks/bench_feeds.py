@@ -11,6 +11,7 @@ first seconds are not measured. The service has the settings it ships with, its 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,20 +41,23 @@ class Offered:
 
 
 def measured(product: Product, sessions: Iterator[Session], checks: Checks, offered: Offered) -> Measured:
-    """One run, warmed up."""
-
-    def run(seconds: float) -> Observed:
-        steps = [(seconds, offered.rate)]
-        return uvloop.run(Run(product.port, sessions, connections=offered.connections, steps=steps)())
-
+    """One run. Its beginning is left out: every session begins there with a first page, the dearest."""
     gc.collect()
     gc.freeze()  # a collection over all users would be the generator's, and look like the service's
-    if offered.warm_up_s:
-        run(offered.warm_up_s)
-    before = product.cpu_s()
-    observed = run(offered.seconds)
-    used = difference(before, product.cpu_s())
-    return Measured(observed, checks, offered.seconds, used, product.memory())
+    from_s, until_s = offered.warm_up_s, offered.warm_up_s + offered.seconds
+    run = Run(product.port, sessions, connections=offered.connections, steps=[(until_s, offered.rate)])
+    used: list[dict[str, float]] = []
+
+    async def whole() -> Observed:
+        running_ = asyncio.create_task(run())
+        await asyncio.sleep(from_s)
+        used.append(product.cpu_s())
+        await asyncio.sleep(offered.seconds)
+        used.append(product.cpu_s())
+        return await running_
+
+    observed = uvloop.run(whole()).between(from_s, until_s)
+    return Measured(observed, checks, offered.seconds, difference(*used), product.memory())
 
 
 def arguments(description: str | None, *, seconds: float, connections: int) -> argparse.ArgumentParser:

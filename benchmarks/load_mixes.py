@@ -109,7 +109,7 @@ class Mixes:
             page = yield Request(CURSOR, b"GET %b&cursor=%b%b\r\n" % (path, cursor, head_))
             if is_checked and page.status == 200:
                 self.checks.page(user, page.body, shown)
-            if number % 2 and page.status == 200:
+            if number % 2 and page.status == 200 and IDS.search(page.body):  # a page may be empty, and says why
                 yield Request(EVENTS, self._post(head_, page.body))
 
     def _post(self, head_: bytes, body: bytes) -> bytes:
