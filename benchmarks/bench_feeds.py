@@ -1,7 +1,7 @@
 """How many feeds a machine gives that also runs Redis and the load: `make bench-first`, `make bench-scroll`.
 
     python -m benchmarks.bench_feeds first
-    python -m benchmarks.bench_feeds scroll --seconds 30 --workers 2 --connections 48
+    python -m benchmarks.bench_feeds scroll --seconds 30 --workers 2 --connections 32
     python -m benchmarks.bench_feeds scroll --rate 1500         # at a fixed rate: the open loop of benchmarks/load.py
 
 A closed loop unless a rate is given. The mixes are in benchmarks/load_mixes.py, the world in benchmarks/world.py. The
@@ -27,6 +27,8 @@ from benchmarks.load_report import Measured, chart, difference, finish
 from benchmarks.product import Product, running
 from benchmarks.world import FOLDER, SCALES, opened
 
+CONNECTIONS = {"first": 16, "scroll": 32}
+"""Enough to keep two workers busy; with more, answers only wait longer."""
 TARGETS = {"first": "1,500 feeds/s, p99 < 150 ms", "scroll": "3,000 feeds/s, p99 < 100 ms"}
 
 
@@ -60,7 +62,7 @@ def measured(product: Product, sessions: Iterator[Session], checks: Checks, offe
     return Measured(observed, checks, offered.seconds, difference(*used), product.memory())
 
 
-def arguments(description: str | None, *, seconds: float, connections: int) -> argparse.ArgumentParser:
+def arguments(description: str | None, *, seconds: float, connections: int | None = None) -> argparse.ArgumentParser:
     """The options that all benchmarks under load have, with these defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=tuple(SCALES), default="full")
@@ -74,19 +76,20 @@ def arguments(description: str | None, *, seconds: float, connections: int) -> a
 
 def main() -> None:
     """Run one mix."""
-    parser = arguments(__doc__, seconds=30.0, connections=48)
+    parser = arguments(__doc__, seconds=30.0)
     parser.add_argument("mix", choices=tuple(TARGETS))
     parser.add_argument("--rate", type=float, default=None, help="requests per second; left out: a closed loop")
     given = parser.parse_args()
+    connections = given.connections or CONNECTIONS[given.mix]
     world = opened(given.world, given.worlds)
     with running(world, given.workers) as product:
         loop = f"{given.rate:g} requests/s" if given.rate else "closed loop"
-        print(f"{given.mix}: {given.workers} workers, {given.connections} connections, {loop}, {given.seconds:g} s")
+        print(f"{given.mix}: {given.workers} workers, {connections} connections, {loop}, {given.seconds:g} s")
         print(f"world {given.world}: {len(world.tenants)} tenants, {world.items:,} videos, {world.scale.users:,} users")
         checks = Checks()
         mixes = Mixes(product.users, checks)
         sessions = mixes.first() if given.mix == "first" else mixes.scroll()
-        result = measured(product, sessions, checks, Offered(given.connections, given.seconds, given.rate))
+        result = measured(product, sessions, checks, Offered(connections, given.seconds, given.rate))
         result.print()
         print(f"target       {TARGETS[given.mix]}")
         facts = {
