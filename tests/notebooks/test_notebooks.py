@@ -75,8 +75,10 @@ def executed(lab: Lab, path: Path, **more: str) -> dict[str, str]:
     """Run a notebook; what its tagged cells printed, and "images": how many plots there are."""
     notebook = read_notebook(path)
     client = NotebookClient(notebook, timeout=LIMIT_S, resources={"metadata": {"path": str(ROOT)}})
+    app = {"APP_URL": lab.system.base_url, "APP_KEY": lab.system.tenants[TENANT].publishable}
+    app |= {"APP_USER": lab.system.user_id("notebook")}
     small = {"TENANT": TENANT, "TRIALS": "8", "PAGES": "24", "REQUEST_ID": lab.request_id, "JUPYTER_PLATFORM_DIRS": "1"}
-    client.execute(env={**os.environ, **lab.system.place.environment, **small, **more})
+    client.execute(env={**os.environ, **lab.system.place.environment, **app, **small, **more})
     said: dict[str, str] = {"images": "0"}
     for cell in notebook.cells:
         outputs: list[Any] = cell.get("outputs", [])
@@ -103,6 +105,7 @@ def test_it_runs_and_is_kept_without_outputs(lab: Lab, path: Path) -> None:
 def _the_served_page(lab: Lab, said: dict[str, str]) -> None:
     """The page of the notebook is the page the app got, item by item."""
     assert said["page"].split() == lab.page
+    assert said["app"].startswith("cold_start, then personalised: ")
 
 
 def _a_draft(lab: Lab, said: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -64,6 +65,14 @@ PEPPER = bytes(range(32))
 MAX_HOLDOUT_PERCENT = 5
 START_LIMIT_S = 30.0
 WITHIN_S = 30.0
+CANARY = "canary.bird@example.com"
+"""In every request of every test, in headers that name people; it must be in no file, log, metric or trace."""
+TELLING = 20
+"""Characters from which on an id or a key is long enough to be found by chance nowhere."""
+
+
+KEPT = ("feed.db*", "snapshots", "state", "archive", "metrics", "logs")
+"""Where a system keeps everything, in its folder."""
 
 
 def frail_encoder() -> TinyEncoder:
@@ -193,6 +202,8 @@ class System:
     daemon_ports: list[int] = field(default_factory=list)
     others: list[Child] = field(default_factory=list)
     service: Child | None = None
+    said: set[str] = field(default_factory=lambda: {CANARY})
+    """What was sent that names somebody or lets somebody in: see `leaks`."""
 
     @property
     def base_url(self) -> str:
@@ -262,14 +273,18 @@ class System:
     def user_id(self, name: str) -> str:
         """What an SDK sends for this user: one that no tenant here has in its hold-out."""
         tried = (user_id(f"{name}{n}") for n in count())
-        return next(one for one in tried if not any(self._is_held_out(tenant, one) for tenant in self.tenants))
+        found = next(one for one in tried if not any(self._is_held_out(tenant, one) for tenant in self.tenants))
+        self.said.add(found)
+        return found
 
     def _is_held_out(self, tenant: str, given: str) -> bool:
         return bucket(tenant, HOLDOUT, rekeyed(given, PEPPER)) < 10_000 * MAX_HOLDOUT_PERCENT // 100
 
     def call(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
         """Any request, on a connection of its own: whichever worker takes it."""
-        headers = {"Authorization": f"Bearer {key}", **more.pop("headers", {})}
+        named = dict.fromkeys(("User-Agent", "Referer", "Cookie", "From"), CANARY)
+        headers = {"Authorization": f"Bearer {key}", **named, **more.pop("headers", {})}
+        self.said |= {one for one in (key, headers.get("Feed-User", "")) if len(one) >= TELLING}
         return httpx.request(method, self.base_url + path, headers=headers, timeout=30, **more)
 
     def feed(self, tenant: str, user: str | None = None, **query: Any) -> Json:
@@ -315,6 +330,21 @@ class System:
     def stored(self, tenant: str, video_id: str) -> Json:
         """GET one video as it is stored."""
         return read(self.call("GET", f"/v1/admin/videos/{video_id}", self.tenants[tenant].secret), 200)
+
+    # --- what must not be kept
+
+    def metrics(self) -> dict[str, bytes]:
+        """What the programs that still run tell of themselves."""
+        ports = [self.health_port] * (self.service is not None) + self.daemon_ports
+        return {f"metrics on {port}": _metrics(port) for port in ports}
+
+    def leaks(self, told: Mapping[str, bytes]) -> list[str]:
+        """Which of `told`, and of the stores and logs in this place, hold something that was `said`."""
+        wanted = re.compile(b"|".join(re.escape(one.encode()) for one in sorted(self.said)))
+        kept = (path for name in KEPT for path in self.place.folder.glob(name))
+        files = [file for path in kept for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+        everything = {**told, **{str(file): file.read_bytes() for file in files}}
+        return [f"{place}: {found[0].decode()}" for place, text in everything.items() if (found := wanted.search(text))]
 
     # --- waiting
 
@@ -397,8 +427,19 @@ def system(
                 if any(one.get("status", "published") == "published" for one in videos):
                     eventually(lambda name=tenant: bool(running.ids(name)), within_s=WITHIN_S)  # type: ignore[misc]
         yield running
+        told = running.metrics()
     finally:
         running.stop()
+    leaks = running.leaks(told)
+    assert not leaks, leaks
+
+
+def _metrics(port: int) -> bytes:
+    """What a program tells, nothing if it has ended."""
+    try:
+        return httpx.get(f"http://{HOST}:{port}/metrics", timeout=5).content
+    except httpx.TransportError:
+        return b""
 
 
 @pytest.fixture(scope="session")
