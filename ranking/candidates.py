@@ -1,6 +1,5 @@
 """What must be known about a candidate before it can be ranked. Retrieval goes and finds it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol, Self
 
@@ -125,16 +124,6 @@ class Candidates:
             values = getattr(self, column.name)
             columns[column.name] = None if values is None else values[rows]
         return type(self)(**columns)
-
-    def targeted_by_any(self, rules: Sequence[int]) -> Bool:
-        """Return bool[n]: at least one of `rules` aims at the row. See `eligibility.Availability`."""
-        found: Bool = np.any(self.targets[:, rules], axis=1)
-        return found
-
-    def targeted_by_all(self, rules: Sequence[int]) -> Bool:
-        """Return bool[n]: every one of `rules` aims at the row."""
-        found: Bool = np.all(self.targets[:, rules], axis=1)
-        return found
 
     @classmethod
     def empty(cls, n: int = 0, *, rules: int = 0) -> Self:

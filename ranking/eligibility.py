@@ -4,14 +4,13 @@ Retrieval searches only what this lets through: `retrieval.availability` says th
 masks, and a test holds the two together.
 """
 
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import Protocol
 
 import numpy as np
 
 from ranking.candidates import Candidates
-from ranking.columns import Bool, Int64, UInt8
+from ranking.columns import Bool, Int64, Rows, UInt8
+from ranking.compiled import compiled, part
 from ranking.context import Context
 from ranking.hints import country_bit
 from ranking.rulebook import Plan
@@ -40,60 +39,79 @@ class Removed(IntEnum):
     """Eligible, but the list is full."""
 
 
-class Availability(Protocol):
-    """What eligibility asks of any n rows, be they candidates or a segment."""
-
-    @property
-    def live(self) -> Bool: ...
-    @property
-    def available_from_s(self) -> Int64: ...
-    @property
-    def available_until_s(self) -> Int64: ...
-    @property
-    def min_age(self) -> UInt8: ...
-    @property
-    def countries(self) -> UInt8:
-        """uint8[n, 32], see `hints.country_set`."""
-        ...
-
-    def targeted_by_any(self, rules: Sequence[int]) -> Bool:
-        """Return bool[n]: at least one of `rules` (indexes in the policy, not empty) aims at the row."""
-        ...
-
-    def targeted_by_all(self, rules: Sequence[int]) -> Bool:
-        """Return bool[n]: every one of `rules` (not empty) aims at the row."""
-        ...
-
-
-def available(rows: Availability, plan: Plan, context: Context, max_age: int) -> UInt8:
-    """Return uint8[n] of `Removed`: what keeps each row from being shown to anybody asking like this; 0 = nothing.
+def eligible(candidates: Candidates, plan: Plan, context: Context, max_age: int) -> UInt8:
+    """Return uint8[n] of `Removed`: what keeps each candidate from being shown to this user now; 0 = nothing.
 
     The maturity ceiling is the lower of `max_age` (the policy's) and the request's. Where the country is unknown, only
     items without country limits are shown.
     """
-    reason = np.zeros(len(rows.live), np.uint8)
-    # Weakest first: a stronger reason is written over it.
-    if plan.require:
-        _deny(reason, ~rows.targeted_by_all(plan.require), Removed.NOT_REQUIRED)
-    if plan.block:
-        _deny(reason, rows.targeted_by_any(plan.block), Removed.BLOCKED)
-    _deny(reason, rows.min_age > min(max_age, context.max_age), Removed.MATURITY)
     byte, shift = country_bit(context.country)
-    _deny(reason, (rows.countries[:, byte] & (1 << shift)) == 0, Removed.COUNTRY)
-    _deny(reason, rows.available_until_s <= context.now_s, Removed.EXPIRED)
-    _deny(reason, rows.available_from_s > context.now_s, Removed.NOT_YET)
-    _deny(reason, ~rows.live, Removed.NOT_LIVE)
-    return reason
+    return _removed(
+        candidates.live,
+        candidates.available_from_s,
+        candidates.available_until_s,
+        candidates.countries[:, byte],
+        candidates.min_age,
+        candidates.targets,
+        candidates.rejected,
+        candidates.seen,
+        context.now_s,
+        1 << shift,
+        min(max_age, context.max_age),
+        np.array(plan.block, np.intp),
+        np.array(plan.require, np.intp),
+    )
 
 
-def eligible(candidates: Candidates, plan: Plan, context: Context, max_age: int) -> UInt8:
-    """Return uint8[n] of `Removed` for this user: `available`, and neither rejected nor seen."""
-    reason = available(candidates, plan, context, max_age)
-    otherwise = reason == 0
-    _deny(reason, candidates.seen & otherwise, Removed.SEEN)
-    _deny(reason, candidates.rejected & otherwise, Removed.REJECTED)
-    return reason
+@part
+def _aims_at(targets: Bool, rules: Rows) -> int:
+    """How many of `rules` aim at a row."""
+    count = 0
+    for rule in rules:
+        count += targets[rule]
+    return count
 
 
-def _deny(reason: UInt8, rows: Bool, why: Removed) -> None:
-    np.putmask(reason, rows, int(why))  # an enum member as it is would cost numpy a microsecond
+@compiled(
+    "uint8[:](boolean[:], int64[:], int64[:], uint8[:], uint8[:], boolean[:, :], boolean[:], boolean[:],"
+    "int64, int64, int64, intp[:], intp[:])"
+)
+def _removed(
+    live: Bool,
+    from_s: Int64,
+    until_s: Int64,
+    countries: UInt8,
+    min_age: UInt8,
+    targets: Bool,
+    rejected: Bool,
+    seen: Bool,
+    now_s: int,
+    country: int,
+    ceiling: int,
+    block: Rows,
+    require: Rows,
+) -> UInt8:
+    removed = np.empty(len(live), np.uint8)
+    for row in range(len(live)):
+        if not live[row]:
+            why = Removed.NOT_LIVE
+        elif from_s[row] > now_s:
+            why = Removed.NOT_YET
+        elif until_s[row] <= now_s:
+            why = Removed.EXPIRED
+        elif not countries[row] & country:
+            why = Removed.COUNTRY
+        elif min_age[row] > ceiling:
+            why = Removed.MATURITY
+        elif _aims_at(targets[row], block):
+            why = Removed.BLOCKED
+        elif _aims_at(targets[row], require) < len(require):
+            why = Removed.NOT_REQUIRED
+        elif rejected[row]:
+            why = Removed.REJECTED
+        elif seen[row]:
+            why = Removed.SEEN
+        else:
+            why = Removed.KEPT
+        removed[row] = why.value
+    return removed

@@ -49,7 +49,7 @@ def acts(ranking: Ranking, candidates: Candidates, policy: Policy, context: Cont
     organic = {row: slot for slot, row in enumerate(ranking.order.tolist())}
     done += [
         Act(rule, row, organic[row], slot)
-        for slot, (row, rule) in enumerate(zip(ranking.rows.tolist(), ranking.rule, strict=True))
+        for slot, (row, rule) in enumerate(zip(ranking.rows.tolist(), ranking.rule.tolist(), strict=True))
         if ranking.placed_by[slot] in (PlacedBy.PIN, PlacedBy.PROMOTION)
     ]
     return sorted(done, key=lambda act: (act.rule, act.row))

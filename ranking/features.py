@@ -13,12 +13,14 @@ from typing import Final
 import numpy as np
 
 from ranking.candidates import Candidates
-from ranking.columns import Float32, Int64, UInt32, UInt64
+from ranking.columns import Float32, Int16, Int64, UInt8, UInt32, UInt64
+from ranking.compiled import compiled
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, UNKNOWN
 from ranking.schema import whole
 
 _YEAR_S: Final = 366 * 86_400
+_ALWAYS: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def similarity(candidates: Candidates, context: Context, half_lives: HalfLives) 
 
 def freshness(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
     """1 at publication, a half after each half-life; something published "in the future" is 1."""
-    return _fading(candidates.published_s, context.now_s, half_lives.freshness_s)
+    return _fading(candidates.published_s, context.now_s, half_lives.freshness_s, _ALWAYS)
 
 
 def popularity(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
@@ -64,12 +66,12 @@ def evergreen(candidates: Candidates, context: Context, half_lives: HalfLives) -
 
 def affinity_creator(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
     """How much the user likes the creator: 1 for the favourite, in proportion for the others."""
-    return _affinity(candidates.creator[:, None], context.liked_creators, context.liked_creator_weights)
+    return _liked(candidates.creator.reshape(-1, 1), context.liked_creators, context.liked_creator_weights)
 
 
 def affinity_category(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
     """How much the user likes the categories together: 1 for the favourite, at most 1 for a sum."""
-    return _affinity(candidates.categories, context.liked_categories, context.liked_category_weights)
+    return _liked(candidates.categories, context.liked_categories, context.liked_category_weights)
 
 
 def hint_match(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
@@ -79,20 +81,10 @@ def hint_match(candidates: Candidates, context: Context, half_lives: HalfLives) 
     for everywhere 0.5. age band under 18: 1 at the band's own step of the ladder, less for much younger content;
     adults get no such preference.
     """
-    halves = np.zeros(len(candidates), np.uint8)  # half points, in whole numbers because those are cheap
-    fits = np.float32(0)
-    hints = 0
-    if context.language != UNKNOWN:
-        hints += 1
-        halves += (candidates.language == context.language) * np.uint8(2) + (candidates.language == UNKNOWN)
-    if context.country != UNKNOWN:
-        hints += 1
-        halves += np.uint8(2) - (candidates.countries[:, 31] >> 7)  # the bit "unknown country"
     ceiling = AGE_BANDS.get(context.age_band, 18)
-    if ceiling < 18:
-        hints += 1
-        fits = np.float32(1) - np.abs(candidates.min_age.astype(np.float32) - np.float32(ceiling)) / np.float32(18)
-    return (halves * np.float32(0.5) + fits) / np.float32(max(hints, 1))
+    return _fit(
+        candidates.language, candidates.countries, candidates.min_age, context.language, context.country, ceiling
+    )
 
 
 def negative(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
@@ -102,7 +94,7 @@ def negative(candidates: Candidates, context: Context, half_lives: HalfLives) ->
 
 def served(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
     """1 just after it was served to this user, half of that per half-life. Its weight is meant to be negative."""
-    return _fading(candidates.served_s, context.now_s, half_lives.served_s) * (candidates.served_s > 0)
+    return _fading(candidates.served_s, context.now_s, half_lives.served_s, 0)
 
 
 def exploration(candidates: Candidates, context: Context, half_lives: HalfLives) -> Float32:
@@ -110,16 +102,21 @@ def exploration(candidates: Candidates, context: Context, half_lives: HalfLives)
     return lots(candidates.item, context.seed)
 
 
+@compiled("float32[:](uint32[:], uint64)")
 def lots(items: UInt32, seed: int) -> Float32:
     """Return float32[n] in [0, 1): what each item draws under a seed.
 
     Integer hashing by multiply and shift, as in the finaliser of MurmurHash3 (Appleby, public domain).
     """
-    bits = (items ^ np.uint32(seed * 0x9E37_79B9 & 0xFFFF_FFFF)) * np.uint32(0x85EB_CA6B)
-    bits ^= bits >> np.uint32(13)
-    bits *= np.uint32(0xC2B2_AE35)
-    bits ^= bits >> np.uint32(16)
-    return (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    drawn = np.empty(len(items), np.float32)
+    low = np.uint64(0xFFFF_FFFF)
+    salt = seed * np.uint64(0x9E37_79B9) & low
+    for row in range(len(items)):
+        bits = (np.uint64(items[row]) ^ salt) * np.uint64(0x85EB_CA6B) & low
+        bits = (bits ^ bits >> np.uint64(13)) * np.uint64(0xC2B2_AE35) & low
+        bits ^= bits >> np.uint64(16)
+        drawn[row] = np.float32(bits >> np.uint64(8)) * np.float32(2.0**-24)
+    return drawn
 
 
 FEATURES: Final[Mapping[str, Feature]] = MappingProxyType(
@@ -162,17 +159,45 @@ def _unit(values: Float32) -> Float32:
     return np.minimum(np.maximum(values, np.float32(0)), np.float32(1))
 
 
-def _fading(since_s: Int64, now_s: int, half_life_s: int) -> Float32:
-    # In float64: int64 could overflow for an "open" time, float32 is minutes wrong for seconds since 1970.
-    age_s = np.maximum(np.subtract(float(now_s), since_s), 0.0)
-    return np.exp2(age_s * (-1.0 / half_life_s)).astype(np.float32)
+@compiled("float32[:](int64[:], int64, int64, int64)")
+def _fading(since_s: Int64, now_s: int, half_life_s: int, never_s: int) -> Float32:
+    """float32[n]: 1 for now and "in the future", half of that per half-life; 0 for `never_s`."""
+    faded = np.zeros(len(since_s), np.float32)
+    for row in range(len(since_s)):
+        if since_s[row] != never_s:
+            # In float64: int64 could overflow for an "open" time, float32 is minutes wrong for seconds since 1970.
+            faded[row] = np.exp2(-max(float(now_s) - since_s[row], 0.0) / half_life_s)
+    return faded
 
 
-def _affinity(keys: UInt64, liked: UInt64, weights: Float32) -> Float32:
-    """keys uint64[n, k] (0 = pad) -> float32[n]: summed weight of the liked keys, the heaviest being 1."""
-    heaviest = max(weights.tolist(), default=0)
-    if heaviest <= 0:
-        return np.zeros(len(keys), np.float32)
-    # Rows along the inner axis: the comparison then runs over long, contiguous stretches.
-    held = (weights / np.float32(heaviest)) @ (liked[:, None] == keys.T.reshape(-1))
-    return _unit(held.reshape(keys.shape[1], -1).sum(axis=0))
+@compiled("float32[:](uint64[:, :], uint64[:], float32[:])")
+def _liked(keys: UInt64, liked: UInt64, weights: Float32) -> Float32:
+    """keys uint64[n, k] (0 = pad) -> float32[n]: summed weight of the liked keys, the heaviest being 1; at most 1."""
+    sums = np.zeros(len(keys), np.float32)
+    heaviest = np.float32(0)
+    for weight in weights:
+        heaviest = max(heaviest, weight)
+    for row in range(len(keys) if heaviest > 0 else 0):
+        for key in keys[row]:
+            for known in range(len(liked) if key else 0):
+                if liked[known] == key:
+                    sums[row] += weights[known] / heaviest
+        sums[row] = min(sums[row], np.float32(1))
+    return sums
+
+
+@compiled("float32[:](int16[:], uint8[:, :], uint8[:], int64, int64, int64)")
+def _fit(language: Int16, countries: UInt8, min_age: UInt8, speaks: int, country: int, ceiling: int) -> Float32:
+    """float32[n]: the mean over the hints that were given, see `hint_match`."""
+    fits = np.zeros(len(language), np.float32)
+    hints = (speaks != UNKNOWN) + (country != UNKNOWN) + (ceiling < 18)
+    for row in range(len(language) if hints else 0):
+        fit = 0.0
+        if speaks != UNKNOWN:
+            fit += 1.0 if language[row] == speaks else 0.5 if language[row] == UNKNOWN else 0.0
+        if country != UNKNOWN:
+            fit += 0.5 if countries[row, 31] >> 7 else 1.0  # the bit "unknown country": meant for everywhere
+        if ceiling < 18:
+            fit += 1.0 - abs(int(min_age[row]) - ceiling) / 18
+        fits[row] = fit / hints
+    return fits

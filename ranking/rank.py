@@ -7,19 +7,21 @@ and nothing ineligible can fill a page (8).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
 from ranking.alike import step_back
 from ranking.candidates import SOURCE, Candidates
-from ranking.columns import Bool, Float32, Rows, UInt8
+from ranking.columns import Bool, Float32, Int64, Rows, UInt8, UInt64
+from ranking.compiled import compiled
 from ranking.context import Context
 from ranking.eligibility import Removed, eligible
 from ranking.features import FEATURES, lots
 from ranking.policy import Policy
-from ranking.rulebook import Plan
-from ranking.slate import KeyCap, PlacedBy, Slate, Special, arrange, reserve, spread
+from ranking.rulebook import ActiveCap, Plan
+from ranking.slate import KeyCap, PlacedBy, Slate, Wish, arrange, spread, table
 
 REASONS: Final = ("for_you", "new", "popular", "editor", "explore")
 """What the app may tell the user about an item. `Ranking.reason` holds positions in this list."""
@@ -31,8 +33,11 @@ _REASON_OF_SOURCE: Final = ((SOURCE["near"], _FOR_YOU), (SOURCE["fresh"], _NEW),
 _REASON_TABLE: Final = np.array(
     [next((reason for bit, reason in _REASON_OF_SOURCE if bits & bit), _POPULAR) for bits in range(256)], np.uint8
 )
+_COLUMNS_OF: Final = {"creator": (0, 1), "category": (1, 5)}
+"""Of the keys by rank: begin and end."""
 _GOLDEN_RATIO: Final = 0x9E37_79B9  # multiplicative hashing: neighbouring seeds end up far apart
-_REASON_OF_SLOT: Final = {PlacedBy.PROMOTION: _EDITOR, PlacedBy.PIN: _EDITOR, PlacedBy.EXPLORE: _EXPLORE}
+_REASON_OF_SLOT: Final = np.array([_POPULAR, _EDITOR, _EDITOR, _EXPLORE], np.uint8)
+"""By `PlacedBy`, for what did not get its slot by its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,10 @@ class Ranking:
     """intp[k]: candidates in page order."""
     reason: UInt8
     """uint8[k]: position in REASONS."""
-    placed_by: tuple[PlacedBy, ...]
-    rule: tuple[int, ...]
-    """Index in `Policy.rules` of the promotion or pin that placed the row, -1 = none."""
+    placed_by: UInt8
+    """uint8[k] of `PlacedBy`."""
+    rule: Rows
+    """intp[k]: index in `Policy.rules` of the promotion or pin that placed the row, -1 = none."""
     relaxed: tuple[str, ...]
     """Caps that were broken because the page would have been short, sorted."""
     contributions: Float32
@@ -82,16 +88,16 @@ def rank(candidates: Candidates, policy: Policy, context: Context, size: int, *,
     order_for_page = diverse(order, candidates, policy)
     slate = _arranged(order_for_page, candidates, policy, plan, context, size, size if page is None else page)
 
-    rows = order_for_page[np.array(slate.ranks, np.intp)]
+    rows = order_for_page[slate.ranks]
     left = removed == 0
     left[rows] = False
     removed[left] = int(Removed.NO_ROOM if len(rows) >= size else Removed.CAPPED)
     return Ranking(
         rows=rows,
         reason=_reasons(candidates.source[rows], slate),
-        placed_by=tuple(slate.placed_by),
-        rule=tuple(slate.rule),
-        relaxed=tuple(sorted(slate.relaxed)),
+        placed_by=slate.placed_by,
+        rule=slate.pool,
+        relaxed=tuple(sorted(plan.caps[cap].name for cap in np.flatnonzero(slate.relaxed))),
         contributions=contributions.T,
         base=base,
         factor=factor,
@@ -113,17 +119,29 @@ def weighted_features(candidates: Candidates, policy: Policy, context: Context) 
 
 def boosts(candidates: Candidates, plan: Plan) -> Float32:
     """Return float32[n]: the strongest boost x the strongest bury. Not the product of all, which drowns the taste."""
-    if not len(plan.scaling):
-        return np.ones(len(candidates), np.float32)
-    factors = np.where(candidates.targets.T[plan.scaling], plan.factors, np.float32(1))
-    strongest: Float32 = factors[: plan.boosts].max(axis=0, initial=1) * factors[plan.boosts :].min(axis=0, initial=1)
+    return _strongest(candidates.targets, plan.scaling, plan.factors)
+
+
+@compiled("float32[:](boolean[:, :], intp[:], float32[:])")
+def _strongest(targets: Bool, rules: Rows, factors: Float32) -> Float32:
+    strongest = np.empty(len(targets), np.float32)
+    for row in range(len(targets)):
+        boost = bury = np.float32(1)
+        for at in range(len(rules)):
+            if targets[row, rules[at]]:
+                boost, bury = max(boost, factors[at]), min(bury, factors[at])
+        strongest[row] = boost * bury
     return strongest
 
 
+@compiled("float32[:](float32[:], float32[:])")
 def boosted(base: Float32, factor: Float32) -> Float32:
     """Return the score: base x factor, or base / factor below zero, so that a boost never hurts. NaN sinks to -inf."""
-    score = base * np.where(base < 0, np.float32(1) / factor, factor)
-    np.copyto(score, np.float32(-np.inf), where=np.isnan(score))
+    score = np.empty(len(base), np.float32)
+    for row in range(len(base)):
+        score[row] = base[row] / factor[row] if base[row] < 0 else base[row] * factor[row]
+        if np.isnan(score[row]):
+            score[row] = -np.inf
     return score
 
 
@@ -147,56 +165,48 @@ def _arranged(
     order: Rows, candidates: Candidates, policy: Policy, plan: Plan, context: Context, size: int, page: int
 ) -> Slate:
     """Say by ranks what the policy says by rows, and let it be arranged."""
-    aimed = candidates.targets.take(order, 0)
+    aimed = candidates.targets.T.take(order, 1)
     unknown = candidates.source[order] == SOURCE["explore"]
-    stream = unknown.argsort(kind="stable").tolist()  # what only exploring brought comes last, as back-fill
+    stream = unknown.argsort(kind="stable")  # what only exploring brought comes last, as back-fill
     explore = stream[len(order) - np.count_nonzero(unknown) :]
     # By lot and not by score: each has the same chance of a slot, which is what its propensity says.
-    explore = [explore[at] for at in lots(candidates.item[order[explore]], context.seed).argsort().tolist()]
-    specials: dict[int, Special] = {}
-    _reserve_pins(specials, plan, aimed, size)
-    for rule, share in plan.promotions:
-        pool = _ranks(aimed[:, rule])
-        for quota, slot in enumerate(spread(share, size), start=1):
-            reserve(specials, slot, size, Special(PlacedBy.PROMOTION, pool, rule, quota))
-    if explore:
-        phase = (context.seed * _GOLDEN_RATIO >> 28 & 15) / 16  # which slots: another seed, others
-        for slot in spread(policy.explore.share, size, phase):
-            reserve(specials, slot, size, Special(PlacedBy.EXPLORE, explore))
-    return arrange(stream, len(order), _key_caps(order, candidates, plan, aimed), specials, size, page)
+    explore = explore[lots(candidates.item[order[explore]], context.seed).argsort()]
+    phase = (context.seed * _GOLDEN_RATIO >> 28 & 15) / 16  # which slots: another seed, others
+    wanted = _wanted(plan.pins, plan.promotions, policy.explore.share if len(explore) else 0.0, phase, size)
+    return arrange(stream, _keys(order, candidates), aimed, _key_caps(plan.caps), wanted, explore, size, page)
 
 
-def _reserve_pins(specials: dict[int, Special], plan: Plan, aimed: Bool, size: int) -> None:
-    """Give each pin, winners first, its slot and the best row it aims at that no stronger pin took."""
-    free = np.ones(len(aimed), np.bool_)
-    for rule, position in plan.pins:
-        pool = aimed[:, rule] & free
-        best = int(pool.argmax()) if len(pool) else 0
-        if len(pool) and pool[best] and reserve(specials, position, size, Special(PlacedBy.PIN, (best,), rule)):
-            free[best] = False
+@lru_cache(maxsize=4096)
+def _wanted(
+    pins: tuple[tuple[int, int], ...],
+    promotions: tuple[tuple[int, float], ...],
+    explored: float,
+    phase: float,
+    size: int,
+) -> Int64:
+    """Return the wishes of a plan for a list of `size`: pins before promotions before exploration."""
+    return table(
+        *(Wish(PlacedBy.PIN, position, rule) for rule, position in pins),
+        *(
+            Wish(PlacedBy.PROMOTION, slot, rule, quota)
+            for rule, share in promotions
+            for quota, slot in enumerate(spread(share, size), start=1)
+        ),
+        *(Wish(PlacedBy.EXPLORE, slot) for slot in spread(explored, size, phase)),
+    )
 
 
-def _key_caps(order: Rows, candidates: Candidates, plan: Plan, aimed: Bool) -> list[KeyCap]:
-    """Return the caps in force with the keys they count, by rank."""
-    categories = candidates.categories
-    if not categories[:, 2:].any():  # most have one or two: half the work
-        categories = categories[:, :2]
-    by_rank = {"creator": candidates.creator[order][:, None], "category": categories[order]}
-    return [
-        KeyCap(name, cap.max, cap.window, keys if rule < 0 else keys * aimed[:, rule, None])
-        for name, cap, rule in plan.caps
-        for keys in [by_rank[cap.per]]
-    ]
+def _keys(order: Rows, candidates: Candidates) -> UInt64:
+    """Return uint64[n, 1 + k], by rank: what caps may count, see `_COLUMNS_OF`."""
+    keys = np.empty((len(order), 1 + candidates.categories.shape[1]), np.uint64)
+    keys[:, 0], keys[:, 1:] = candidates.creator[order], candidates.categories[order]
+    return keys
 
 
-def _ranks(mask: Bool) -> list[int]:
-    (ranks,) = np.nonzero(mask)
-    return ranks.tolist()
+@lru_cache(maxsize=4096)
+def _key_caps(caps: tuple[ActiveCap, ...]) -> Int64:
+    return table(*(KeyCap(cap.max, cap.window, *_COLUMNS_OF[cap.per], rule) for _, cap, rule in caps))
 
 
 def _reasons(source: UInt8, slate: Slate) -> UInt8:
-    reason = _REASON_TABLE[source]
-    for slot, placed_by in enumerate(slate.placed_by):
-        if placed_by:
-            reason[slot] = _REASON_OF_SLOT[placed_by]
-    return reason
+    return np.where(slate.placed_by == PlacedBy.SCORE, _REASON_TABLE[source], _REASON_OF_SLOT[slate.placed_by])

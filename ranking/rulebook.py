@@ -37,10 +37,8 @@ class Plan:
     require: tuple[int, ...]
     scaling: Rows
     """intp[s]: rules that boost, followed by rules that bury."""
-    boosts: int
-    """How many of `scaling` boost."""
     factors: Float32
-    """float32[s, 1]: of `scaling`."""
+    """float32[s]: of `scaling`."""
     caps: tuple[ActiveCap, ...]
     """The first to be relaxed comes first."""
     promotions: tuple[tuple[int, float], ...]
@@ -99,8 +97,7 @@ class RuleBook:
             block=tuple(i for i in active if isinstance(self.rules[i].effect, Block)),
             require=tuple(i for i in active if isinstance(self.rules[i].effect, Require)),
             scaling=np.array([i for i, _ in boost + bury], np.intp),
-            boosts=len(boost),
-            factors=np.array([[factor] for _, factor in boost + bury], np.float32),
+            factors=np.array([factor for _, factor in boost + bury], np.float32),
             caps=self._caps(active),
             promotions=self._promotions(active),
             pins=self._pins(active),

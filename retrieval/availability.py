@@ -1,4 +1,4 @@
-"""Who may see which rows of a segment, and when: what `ranking.eligibility.available` says, as packed masks.
+"""Who may see which rows of a segment, and when: what `ranking.eligibility` says to anybody, as packed masks.
 
 Each of its questions (open at this time? shown in this country? fit for this age?) is asked of all rows when it is
 first put, and its mask kept; an answer is the AND of three. So another minute or another country costs one column, and

@@ -69,8 +69,8 @@ class SegmentUnderPolicy:
         return functools.reduce(np.logical_and, [self._targeted_by(rule) for rule in rules])
 
     def allowed(self, plan: Plan, context: Context) -> Mask:
-        """Rows that may be shown to anybody asking like this, whether they live or not: what
-        `ranking.eligibility.available` would say of each."""
+        """Rows that may be shown to anybody asking like this, whether they live or not: what `ranking.eligibility`
+        would say of each."""
         mask = self.availability.mask(context, self.policy.limits.max_age)
         if plan.block:
             mask &= self._masks.of(("block", plan.block), lambda: ~self.targeted_by_any(plan.block))

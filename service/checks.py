@@ -125,8 +125,8 @@ def driven_slots(run: Ranked) -> int:
     organic = set(by_base[:limit].tolist())
     return sum(
         placed in (PlacedBy.PIN, PlacedBy.PROMOTION)
-        or (placed is PlacedBy.SCORE and bool(ranking.factor[row] > 1) and row not in organic)
-        for row, placed in zip(rows.tolist(), ranking.placed_by[:limit], strict=True)
+        or (placed == PlacedBy.SCORE and bool(ranking.factor[row] > 1) and row not in organic)
+        for row, placed in zip(rows.tolist(), ranking.placed_by[:limit].tolist(), strict=True)
     )
 
 

@@ -89,7 +89,7 @@ class Ranked:
         """The propensity of an explored item: the chance that any one allowed item had of an explore slot, if no other
         source brought it and no cap passes it over. All others were put where they are by no chance at all. Off-policy
         estimates divide by it."""
-        slots = self.ranking.placed_by.count(PlacedBy.EXPLORE)
+        slots = int(np.count_nonzero(self.ranking.placed_by == PlacedBy.EXPLORE))
         return min(1.0, slots / max(self.n_unknown, 1))
 
     @property

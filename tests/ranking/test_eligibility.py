@@ -1,7 +1,5 @@
-"""Each reason for not being shown, and that one piece of code judges candidates and whole segments."""
+"""Each reason for not being shown, and which of several is given."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +7,8 @@ import pytest
 from hypothesis import given
 
 from ranking.candidates import Candidates
-from ranking.columns import Bool, Int64, UInt8
 from ranking.context import Context
-from ranking.eligibility import Removed, available, eligible
+from ranking.eligibility import Removed, eligible
 from ranking.hints import country_set
 from ranking.policy import Layer, resolve
 from tests.ranking.cases import NOW_S, random_candidates, random_context, random_policy, seeds, with_columns
@@ -74,39 +71,13 @@ def test_block_beats_require_and_every_requirement_must_be_met() -> None:
     ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Columns as an index segment keeps them: rule targets packed, eight rows to a byte."""
-
-    live: Bool
-    available_from_s: Int64
-    available_until_s: Int64
-    min_age: UInt8
-    countries: UInt8
-    packed: UInt8
-
-    def targeted_by_any(self, rules: Sequence[int]) -> Bool:
-        """Unpack the union."""
-        return self._unpack(np.bitwise_or.reduce(self.packed[list(rules)]))
-
-    def targeted_by_all(self, rules: Sequence[int]) -> Bool:
-        """Unpack the intersection."""
-        return self._unpack(np.bitwise_and.reduce(self.packed[list(rules)]))
-
-    def _unpack(self, bits: UInt8) -> Bool:
-        return np.unpackbits(bits, count=len(self.live), bitorder="little").astype(np.bool_)
-
-
 @given(seeds)
-def test_a_segment_and_its_candidates_are_judged_alike(seed: int) -> None:
-    """What retrieval filters out before the search is what rank() would have removed after it."""
+def test_what_the_user_did_is_the_reason_only_where_there_is_no_other(seed: int) -> None:
+    """ "Not interested" before "seen", and both after all that keeps an item from anybody."""
     rng = np.random.default_rng(seed)
     policy, context = random_policy(rng), random_context(rng)
     rows = random_candidates(rng, 30, len(policy.rules))
-    packed = np.packbits(rows.targets.T, axis=1, bitorder="little")
-    segment = Segment(rows.live, rows.available_from_s, rows.available_until_s, rows.min_age, rows.countries, packed)
-    plan = policy.book.plan(context)
-    judged = available(segment, plan, context, 16)
-    assert np.array_equal(judged, available(rows, plan, context, 16))
-    both = eligible(rows, plan, context, 16)
-    assert np.array_equal(both[judged > 0], judged[judged > 0])
+    plan, nothing = policy.book.plan(context), np.zeros(30, np.bool_)
+    anybody = eligible(with_columns(rows, seen=nothing, rejected=nothing), plan, context, 16)
+    theirs = np.select([rows.rejected, rows.seen], [Removed.REJECTED, Removed.SEEN], Removed.KEPT)
+    assert np.array_equal(eligible(rows, plan, context, 16), np.where(anybody > 0, anybody, theirs))

@@ -122,7 +122,7 @@ def test_a_pin_takes_its_slot_and_the_stronger_pin_goes_first() -> None:
         rule("pin", {"items": ["debut"]}, {"position": 1}, id="strong", priority=2, when={"surface": ["home"]}),
     )
     assert page[:4] == ["song 1", "debut", "cook", "song 2"]
-    assert ranking.rule[:4] == (-1, 1, 0, -1)
+    assert ranking.rule[:4].tolist() == [-1, 1, 0, -1]
 
 
 def test_a_pin_of_an_ineligible_item_vanishes() -> None:

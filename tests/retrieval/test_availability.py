@@ -1,4 +1,4 @@
-"""Packed masks: together they say of every row what `ranking.eligibility.available` says of it."""
+"""Packed masks: together they say of every row what `ranking.eligibility.eligible` says of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranking.columns import OPEN_UNTIL_S, Bool
+from ranking.candidates import Candidates
+from ranking.columns import OPEN_UNTIL_S
 from ranking.context import Context
-from ranking.eligibility import available
+from ranking.eligibility import eligible
 from ranking.hints import COUNTRIES, country_code
 from ranking.policy import Layer, resolve
 from retrieval.rows import Rows
@@ -24,23 +25,14 @@ from tests.support.content import a_video as plain
 RULES = [{"id": topic, "kind": "block", "effect": {}, "target": {"filter": {"tag": [topic]}}} for topic in TOPICS]
 
 
-class Judged:
-    """The rows of a segment, column by column, as `ranking.eligibility.Availability` wants them."""
-
-    def __init__(self, part: SegmentUnderPolicy) -> None:
-        columns = part.segment.rows.columns
-        self.live = np.ones(len(part.segment), np.bool_)
-        self.available_from_s, self.available_until_s = columns["available_from_s"], columns["available_until_s"]
-        self.min_age, self.countries = columns["min_age"], columns["countries"]
-        self.aimed = np.unpackbits(part.targets, axis=1, count=len(RULES), bitorder="little").T.astype(np.bool_)
-
-    def targeted_by_any(self, rules: Sequence[int]) -> Bool:
-        aimed: Bool = np.logical_or.reduce(self.aimed[list(rules)])
-        return aimed
-
-    def targeted_by_all(self, rules: Sequence[int]) -> Bool:
-        aimed: Bool = np.logical_and.reduce(self.aimed[list(rules)])
-        return aimed
+def candidates_of(part: SegmentUnderPolicy) -> Candidates:
+    """Every row of a segment as a candidate of which no user has said anything."""
+    columns, anything = part.segment.rows.columns, Candidates.empty(len(part.segment))
+    return replace(
+        anything,
+        **{name: columns[name].copy() for name in ("available_from_s", "available_until_s", "min_age", "countries")},
+        targets=np.unpackbits(part.targets, axis=1, count=len(RULES), bitorder="little").astype(np.bool_),
+    )
 
 
 def part_of(videos: Sequence[Video]) -> SegmentUnderPolicy:
@@ -86,7 +78,7 @@ def test_masks_are_what_eligibility_says_of_every_row(
     """Any time, country, age and rules, whatever was asked of the same segment before."""
     for context, block, require in asked:
         plan = replace(part.policy.book.plan(context), block=block, require=require)
-        expected = available(Judged(part), plan, context, part.policy.limits.max_age) == 0
+        expected = eligible(candidates_of(part), plan, context, part.policy.limits.max_age) == 0
         assert np.array_equal(part.allowed(plan, context), np.packbits(expected, bitorder="little"))
 
 

@@ -36,7 +36,7 @@ def lists() -> list[Ranked]:
 def explored(run: Ranked) -> list[int]:
     """Items that stand in explore slots."""
     slots = zip(run.ranking.rows.tolist(), run.ranking.placed_by, strict=True)
-    return [int(run.candidates.item[row]) for row, placed in slots if placed is PlacedBy.EXPLORE]
+    return [int(run.candidates.item[row]) for row, placed in slots if placed == PlacedBy.EXPLORE]
 
 
 def test_an_items_chance_is_how_often_it_gets_a_slot() -> None:
