@@ -67,8 +67,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.created
 	@echo "installing into $(VENV), once (about a minute)"
 	@$(BIN)/python $(PIP) --no-deps -r requirements.lock | $(COUNT)
 	@$(BIN)/python $(PIP) --quiet --no-deps -e .
-	@echo "compiling the loops of ranking"
-	@$(BIN)/python -c "import ranking.rank"
+	@echo "compiling the inner loops (about twenty seconds)"
+	@$(BIN)/python -c "import service.app; from ranking.compiled import compile_all; compile_all()"
 	@touch $@
 
 $(PARITY)/.installed: requirements.lock pyproject.toml | $(VENV)/.created $(PARITY)/.created

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,18 +48,21 @@ def measured(product: Product, sessions: Iterator[Session], checks: Checks, offe
     gc.freeze()  # a collection over all users would be the generator's, and look like the service's
     from_s, until_s = offered.warm_up_s, offered.warm_up_s + offered.seconds
     run = Run(product.port, sessions, connections=offered.connections, steps=[(until_s, offered.rate)])
-    used: list[dict[str, float]] = []
+    observed, used = watched(product, run, [from_s, until_s])
+    return Measured(observed.between(from_s, until_s), checks, offered.seconds, difference(*used), product.memory())
 
-    async def whole() -> Observed:
-        running_ = asyncio.create_task(run())
-        await asyncio.sleep(from_s)
-        used.append(product.cpu_s())
-        await asyncio.sleep(offered.seconds)
-        used.append(product.cpu_s())
-        return await running_
 
-    observed = uvloop.run(whole()).between(from_s, until_s)
-    return Measured(observed, checks, offered.seconds, difference(*used), product.memory())
+def watched(product: Product, run: Run, moments_s: Sequence[float]) -> tuple[Observed, list[dict[str, float]]]:
+    """What a run observed, and `product.cpu_s()` at moments, seconds after it began."""
+
+    async def used_at(moment_s: float) -> dict[str, float]:
+        await asyncio.sleep(moment_s)
+        return product.cpu_s()
+
+    async def whole() -> tuple[Observed, list[dict[str, float]]]:
+        return await asyncio.gather(run(), asyncio.gather(*map(used_at, moments_s)))
+
+    return uvloop.run(whole())
 
 
 def arguments(description: str | None, *, seconds: float, connections: int | None = None) -> argparse.ArgumentParser:

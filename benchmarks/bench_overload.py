@@ -12,19 +12,17 @@ refuses every feed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import uvloop
 
-from benchmarks.bench_feeds import Offered, arguments, measured
+from benchmarks.bench_feeds import Offered, arguments, measured, watched
 from benchmarks.bench_steady import by_second
 from benchmarks.load import Run, Session
 from benchmarks.load_mixes import INITIAL, PREFETCH, Checks, Mixes
-from benchmarks.load_observed import Observed, percentile_ms
+from benchmarks.load_observed import percentile_ms
 from benchmarks.load_report import Measured, chart, difference, finish
 from benchmarks.product import Product, running
 from benchmarks.world import World, opened
@@ -89,17 +87,7 @@ def _phases(
     """The three phases of the open loop, without a pause between them."""
     steps = [(seconds, times * capacity) for times in PHASES.values()]
     run = Run(product.port, sessions, connections=connections, steps=steps)
-    used: list[dict[str, float]] = []
-
-    async def whole() -> Observed:
-        running_ = asyncio.create_task(run())
-        while len(used) < len(steps):
-            used.append(product.cpu_s())
-            await asyncio.sleep(seconds)
-        used.append(product.cpu_s())
-        return await running_
-
-    observed = uvloop.run(whole())
+    observed, used = watched(product, run, [number * seconds for number in range(len(steps) + 1)])
     return {
         name: Measured(
             observed.between(number * seconds, (number + 1) * seconds),

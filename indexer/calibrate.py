@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from indexer.held_out import HeldOut, cases
 from indexer.learn import Log
-from ranking.policy import Policy, Taste
+from ranking.policy import Policy
+from ranking.sections import Taste
 from retrieval.behaviour import RARE, VALUES, Behaviour, Float32
 from retrieval.taste import Memory, certainty, lasting, remember, taste
 from retrieval.view import WINDOWS
@@ -41,7 +42,7 @@ TRIED: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
         "/taste/half_life_days": (14.0, 60.0, 180.0),
         "/taste/doubt": (1.0, 0.0, 3.0, 10.0),
         "/taste/stale": (0.5, 1.0, 0.25, 0.1),
-        "/weights/trending": (0.6, 0.0, 0.15, 0.3, 1.0, 1.5, 2.5),
+        "/weights/trending": (0.3, 0.0, 0.15, 0.6, 1.0, 1.5, 2.5),
         "/weights/popularity": (0.15, 0.0, 0.3, 0.6, 1.0, 2.0),
         "/weights/evergreen": (0.1, 0.0, 0.05, 0.25, 0.5, 1.0, 2.0),
     }

@@ -18,6 +18,7 @@ import structlog
 from indexer.embedding import Embedder
 from indexer.generations import Base, Contents, Items, departing, fold, number_of, rebased, rejoined
 from indexer.settings import IndexerSettings
+from ranking.maturity import TABLE_VERSION
 from retrieval.behaviour import Behaviour
 from retrieval.catalogue import Catalogue, Changes, Poison
 from retrieval.errors import NotFound, SnapshotCorrupt
@@ -77,7 +78,7 @@ class Rebuild:
         generation = self.store.newest_generation(tenant.id) + 1
         await asyncio.to_thread(self.open, tenant)
         previous = tenant.snapshot
-        if previous is None or previous.model != self.embedder.model_id:
+        if previous is None or previous.model != self.embedder.model_id or _rated_otherwise(tenant):
             await self.from_nothing(tenant)
             return True
         folded = _finished_fold(tenant)
@@ -95,8 +96,8 @@ class Rebuild:
         return True
 
     async def from_nothing(self, tenant: Tenant) -> None:
-        """Build the whole index: the first one, a new model's, or one in place of damaged files. Raises as above, and
-        NotFound."""
+        """Build the whole index: the first one, a new model's, one by a new table of ratings, or one in place of
+        damaged files. Raises as above, and NotFound."""
         generation = self.store.newest_generation(tenant.id) + 1
         tenant.fold = None
         if tenant.pointer is None:
@@ -188,6 +189,7 @@ class Rebuild:
             dim=self._dim(tenant),
             created_s=int(time.time()),
             learned=tenant.learned,
+            ratings=TABLE_VERSION,
         )
         manifest = await asyncio.to_thread(contents.write, self.store, facts)
         # Opened, so read back and verified, before anybody is told of it.
@@ -232,6 +234,11 @@ def _with(contents: Contents, pieces: Sequence[Piece]) -> Contents:
     nothing = Rows.empty(contents.fresh.vectors.shape[1])
     rows = Rows.concat([nothing, *(rows for rows, _ in pieces)])
     return contents.changed(rows, np.concatenate([np.zeros(0, np.uint32), *(gone for _, gone in pieces)]))
+
+
+def _rated_otherwise(tenant: Tenant) -> bool:
+    """Whether the rows have their minimum ages by another table of ratings than ours."""
+    return tenant.manifest is not None and tenant.manifest.ratings != TABLE_VERSION
 
 
 def _finished_fold(tenant: Tenant) -> Base | None:

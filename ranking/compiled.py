@@ -1,40 +1,84 @@
-"""Loops that numpy cannot say, compiled to machine code when their module is imported.
+"""Loops that numpy cannot say, as machine code.
 
-Compiled at import and for one signature, so that no request ever waits for a compiler. The machine code is kept beside
-the source, or wherever `NUMBA_CACHE_DIR` says; where neither can be written it is made anew at every start (seconds).
-A change of the source is noticed; a change of a constant from another file is not, so none that could change is used.
-`function.py_func` is the same in plain Python: for the debugger, and for the tests that hold the two together.
+They are compiled for one signature each: by `compile_all`, which a worker calls before it answers, so that no request
+waits for a compiler; elsewhere at the first call. The machine code is kept beside the source, or wherever
+`NUMBA_CACHE_DIR` says; where neither can be written it is made anew in every process (many seconds; an image brings it
+along, see `ranking.kept`). A change of the
+source is noticed; a change of a constant from another file is not, so none that could change is used.
+
+`function.__wrapped__` is the same in plain Python.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
-
-from numba import njit
+from functools import cached_property, update_wrapper
+from typing import Any, Final, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
-_ANY_ORDER: Final = {"reassoc", "contract"}
 
-part: Final[Callable[[F], F]] = njit(**_OPTIONS)
-"""A function that only compiled ones of the same file call; it is compiled with them."""
+class _Compiled:
+    def __init__(self, function: Callable[..., Any], signature: str, any_order: bool) -> None:
+        update_wrapper(self, function)
+        self._signature, self._any_order = signature, any_order
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.machine_code(*arguments)
+
+    @cached_property
+    def machine_code(self) -> Callable[..., Any]:
+        from numba import njit  # costs half a second, which a command that ranks nothing need not wait for
+
+        function = self.__wrapped__  # type: ignore[attr-defined]
+        names = function.__globals__
+        for name, value in list(names.items()):
+            if callable(value) and value in _PARTS:
+                names[name] = njit(**_options(_PARTS[value]))(value)
+        try:
+            return cast(Callable[..., Any], njit(self._signature, cache=True, **_options(self._any_order))(function))
+        except (RuntimeError, OSError) as error:  # nowhere to keep it, or not allowed to
+            if isinstance(error, RuntimeError) and "no locator available" not in str(error):
+                raise
+            return cast(Callable[..., Any], njit(self._signature, **_options(self._any_order))(function))
+
+
+_COMPILED: Final[list[_Compiled]] = []
+_PARTS: Final[dict[Callable[..., Any], bool]] = {}
 
 
 def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
-    """Compile a function of arrays and numbers for one signature, "result(argument, ...)" in numba's names of types.
+    """A function of arrays and numbers, compiled for one signature: "result(argument, ...)" in numba's names of types.
 
-    Arrays that may lie any way in memory are written `uint64[:]`, contiguous ones `uint64[::1]`. any_order: floats may
-    be summed in any order, which lets long sums run several numbers at a time; the last bit may then differ.
+    Arrays are written as `column` says, or `uint64[::1]` if they are contiguous and writable. any_order: floats may be
+    summed in any order, which lets long sums run several numbers at a time; the last bit may then differ.
     """
-    options = {**_OPTIONS, "fastmath": _ANY_ORDER if any_order else False}
 
-    def compile_now(function: F) -> F:
-        try:
-            compiled_function: F = njit(signature, cache=True, **options)(function)
-        except RuntimeError as error:
-            if "no locator available" not in str(error):
-                raise
-            compiled_function = njit(signature, **options)(function)
-        return compiled_function
+    def declare(function: F) -> F:
+        _COMPILED.append(_Compiled(function, signature, any_order))
+        return cast(F, _COMPILED[-1])
 
-    return compile_now
+    return declare
+
+
+def column(dtype: str, ndim: int = 1) -> str:
+    """For a signature: an array that is only read, wherever and however it lies in memory."""
+    return f"Array({dtype}, {ndim}, 'A', True, None, False)"
+
+
+def part(*, any_order: bool = False) -> Callable[[F], F]:
+    """A function that only compiled ones of the same file call; it is compiled with them. any_order: see `compiled`."""
+
+    def declare(function: F) -> F:
+        _PARTS[function] = any_order
+        return function
+
+    return declare
+
+
+def compile_all() -> None:
+    """Compile every function of the modules imported by now, or load what was kept."""
+    for each in _COMPILED:
+        _ = each.machine_code
+
+
+def _options(any_order: bool) -> dict[str, Any]:
+    return {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"} if any_order else False}

@@ -32,7 +32,7 @@ class Context:
     max_age: int = 18
     """Maturity ceiling of the request; items with a higher minimum age are ineligible."""
     cohort: str = ""
-    """The group of an experiment or roll-out the user belongs to; "" = none."""
+    """Which fixed tenth of the users this one is in, for rules that are tried on some; "" = none."""
     seed: int = 0
     """Where chance is wanted; another seed, another mix."""
     liked_creators: UInt64 = field(default_factory=_no_hashes)

@@ -10,10 +10,12 @@ import numpy as np
 
 from ranking.candidates import Candidates
 from ranking.columns import Bool, Int64, Rows, UInt8
-from ranking.compiled import compiled, part
+from ranking.compiled import column, compiled, part
 from ranking.context import Context
 from ranking.hints import country_bit
 from ranking.rulebook import Plan
+
+_BOOL, _INT64, _UINT8 = column("boolean"), column("int64"), column("uint8")
 
 
 class Removed(IntEnum):
@@ -63,7 +65,7 @@ def eligible(candidates: Candidates, plan: Plan, context: Context, max_age: int)
     )
 
 
-@part
+@part()
 def _aims_at(targets: Bool, rules: Rows) -> int:
     """How many of `rules` aim at a row."""
     count = 0
@@ -73,7 +75,7 @@ def _aims_at(targets: Bool, rules: Rows) -> int:
 
 
 @compiled(
-    "uint8[:](boolean[:], int64[:], int64[:], uint8[:], uint8[:], boolean[:, :], boolean[:], boolean[:],"
+    f"uint8[:]({_BOOL}, {_INT64}, {_INT64}, {_UINT8}, {_UINT8}, {column('boolean', 2)}, {_BOOL}, {_BOOL},"
     "int64, int64, int64, intp[:], intp[:])"
 )
 def _removed(

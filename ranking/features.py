@@ -14,7 +14,7 @@ import numpy as np
 
 from ranking.candidates import Candidates
 from ranking.columns import Float32, Int16, Int64, UInt8, UInt32, UInt64
-from ranking.compiled import compiled
+from ranking.compiled import column, compiled
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, UNKNOWN
 from ranking.schema import whole
@@ -102,7 +102,7 @@ def exploration(candidates: Candidates, context: Context, half_lives: HalfLives)
     return lots(candidates.item, context.seed)
 
 
-@compiled("float32[:](uint32[:], uint64)")
+@compiled(f"float32[:]({column('uint32')}, uint64)")
 def lots(items: UInt32, seed: int) -> Float32:
     """Return float32[n] in [0, 1): what each item draws under a seed.
 
@@ -159,7 +159,7 @@ def _unit(values: Float32) -> Float32:
     return np.minimum(np.maximum(values, np.float32(0)), np.float32(1))
 
 
-@compiled("float32[:](int64[:], int64, int64, int64)")
+@compiled(f"float32[:]({column('int64')}, int64, int64, int64)")
 def _fading(since_s: Int64, now_s: int, half_life_s: int, never_s: int) -> Float32:
     """float32[n]: 1 for now and "in the future", half of that per half-life; 0 for `never_s`."""
     faded = np.zeros(len(since_s), np.float32)
@@ -170,7 +170,7 @@ def _fading(since_s: Int64, now_s: int, half_life_s: int, never_s: int) -> Float
     return faded
 
 
-@compiled("float32[:](uint64[:, :], uint64[:], float32[:])")
+@compiled(f"float32[:]({column('uint64', 2)}, {column('uint64')}, {column('float32')})")
 def _liked(keys: UInt64, liked: UInt64, weights: Float32) -> Float32:
     """keys uint64[n, k] (0 = pad) -> float32[n]: summed weight of the liked keys, the heaviest being 1; at most 1."""
     sums = np.zeros(len(keys), np.float32)
@@ -186,7 +186,7 @@ def _liked(keys: UInt64, liked: UInt64, weights: Float32) -> Float32:
     return sums
 
 
-@compiled("float32[:](int16[:], uint8[:, :], uint8[:], int64, int64, int64)")
+@compiled(f"float32[:]({column('int16')}, {column('uint8', 2)}, {column('uint8')}, int64, int64, int64)")
 def _fit(language: Int16, countries: UInt8, min_age: UInt8, speaks: int, country: int, ceiling: int) -> Float32:
     """float32[n]: the mean over the hints that were given, see `hint_match`."""
     fits = np.zeros(len(language), np.float32)

@@ -4,10 +4,8 @@ Names (ids, creators, tags, ...) are 64-bit hashes. A segment of a million rows 
 segments built on different days agree on what "music" is without sharing a dictionary.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Self
 
 import numpy as np
 
@@ -39,14 +37,6 @@ class Facet:
             )
         if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != len(self.hashes):
             raise ValueError(f"Facet.offsets must run from 0 to the number of hashes, {len(self.hashes)}")
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[Iterable[int]]) -> Self:
-        """Build from one iterable of hashes per row."""
-        values = [list(row) for row in rows]
-        offsets = np.zeros(len(values) + 1, np.int64)
-        np.cumsum([len(row) for row in values], out=offsets[1:])
-        return cls(offsets, np.array([h for row in values for h in row], np.uint64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

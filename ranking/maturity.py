@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 TABLE_VERSION: Final = 1
-"""Moves with any change of `RATINGS`, so that segments built with another table can be told apart."""
+"""Moves with any change of `RATINGS`: the indexer builds every index anew that was made by another table."""
 
 LADDER: Final = (0, 4, 7, 9, 12, 13, 16, 17, 18)
 UNKNOWN_AGE: Final = 18

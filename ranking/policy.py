@@ -5,10 +5,12 @@
 A key that a layer does not give is inherited. Rules are not inherited but added up. Two things a lower layer can never
 do: loosen what is marked as tightening only, and change a key that the global layer locked. What a model of a tenant's
 own past has learned comes with the tenant's snapshot and fills in where no person has decided (`with_learned`).
+
+A tenant's document may hold an experiment (`ranking.experiment`); its policy then carries those of the arms.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,113 +18,12 @@ import numpy as np
 
 from ranking.columns import Float32
 from ranking.errors import PolicyError, Problem
+from ranking.experiment import Experiment, read_experiment
 from ranking.features import DEFAULT_WEIGHTS, HalfLives
-from ranking.maturity import LADDER
 from ranking.rulebook import ActiveCap, RuleBook
-from ranking.rules import MAX_PROMOTED_PERCENT, Cap, Rule, read_rules
-from ranking.schema import Bounds, bounds_of, choice, number, read_list, read_numbers, read_object, shown, whole
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What nobody may exceed. A lower layer may only tighten these."""
-
-    max_age: int = choice(18, LADDER)
-    """Maturity ceiling."""
-    promoted_percent: float = number(MAX_PROMOTED_PERCENT, 0.0, MAX_PROMOTED_PERCENT)
-    """Most of a page that promotions together may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """How many candidates each source brings."""
-
-    near: int = whole(120, 0, 1000)
-    popular: int = whole(40, 0, 1000)
-    fresh: int = whole(20, 0, 1000)
-    explore: int = whole(20, 0, 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Diversity:
-    """Sameness that is avoided on every page."""
-
-    creator_max: int = whole(2, 1, 50)
-    """Items of one creator among any `creator_window` neighbours."""
-    creator_window: int = whole(10, 2, 50)
-    category_max: int = whole(5, 1, 50)
-    category_window: int = whole(10, 2, 50)
-    alike_above: float = number(0.6, 0.0, 0.99)
-    """Cosine from which two items begin to count as alike; fully alike at 1."""
-    alike_step: float = number(4.0, 0.0, 20.0)
-    """Places an item steps back per fully alike item just before it; 0 switches semantic diversity off."""
-    alike_max_move: int = whole(10, 0, 50)
-    """Places an item may move at most because of that, back or forth."""
-    alike_depth: int = whole(30, 0, 200)
-    """How far down the list this goes: a page of 20 and what may move into it. Costs grow with the square."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explore:
-    """Room for what nobody knows yet."""
-
-    share: float = number(0.02, 0.0, 0.2)
-    """Part of the page for items that only the explore source brought."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taste:
-    """How a user's signals become their taste. Negative weights are rejections."""
-
-    half_life_days: float = number(14.0, 0.1, 366.0)
-    session: float = number(1.0, 0.0, 10.0)
-    """Extra weight of what happened just now, beside 1 for the long term."""
-    session_half_life_minutes: float = number(20.0, 1.0, 1440.0)
-    interests: int = whole(3, 1, 3)
-    """Separate interests at most."""
-    same_interest: float = number(0.45, -1.0, 1.0)
-    """Cosine from which two liked items are one interest; talks on one topic are above it with the default model."""
-    recent_signals: int = whole(64, 1, 256)
-    """The newest signals that count."""
-    newer_half: float = number(0.0, 0.0, 1000.0)
-    """After so many newer items one counts half, while the session lasts; after it, its age alone counts. 0: always."""
-    doubt: float = number(0.0, 0.0, 100.0)
-    """So many liked items make a taste half certain, and similarity count half; 0: any taste is certain."""
-    stale: float = number(1.0, 0.0, 1.0)
-    """What is left of that certainty for somebody who comes back after their session is over."""
-    behaviour: float = number(0.5, 0.0, 1.0)
-    """Share of what others watched along with an item in what counts as near it, where that was learned; the rest is
-    the text's."""
-    push: float = number(0.5, 0.0, 1.0)
-    """How much of an interest's overlap with what was rejected is taken out of it."""
-    seen_days: float = number(90.0, 0.0, 90.0)
-    """How long a seen item stays out of the feed; 90 = as long as anything is remembered."""
-    impression: float = number(0.0, -10.0, 10.0)
-    watch: float = number(1.0, -10.0, 10.0)
-    """Times the fraction watched."""
-    complete: float = number(1.5, -10.0, 10.0)
-    like: float = number(2.0, -10.0, 10.0)
-    unlike: float = number(-2.0, -10.0, 10.0)
-    """Takes back a like."""
-    share: float = number(3.0, -10.0, 10.0)
-    bookmark: float = number(2.5, -10.0, 10.0)
-    follow: float = number(2.0, -10.0, 10.0)
-    skip: float = number(-0.5, -10.0, 10.0)
-    not_interested: float = number(-3.0, -10.0, 10.0)
-    report: float = number(-5.0, -10.0, 10.0)
-
-
-SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
-    {
-        "limits": Limits,
-        "half_lives": HalfLives,
-        "sources": Sources,
-        "diversity": Diversity,
-        "explore": Explore,
-        "taste": Taste,
-    }
-)
-"""Sections of a policy document beside `weights`, `rules` and `locks`: name -> what it holds."""
+from ranking.rules import MAX_RULES, Cap, Rule, read_rules
+from ranking.schema import Bounds, bounds_of, read_list, read_numbers, read_object, shown
+from ranking.sections import SECTIONS, Diversity, Explore, Limits, Sources, Taste
 
 TIGHTEN_ONLY: Final = frozenset({"/limits/max_age", "/limits/promoted_percent"})
 DEFAULT: Final = "default"
@@ -130,6 +31,7 @@ LEARNED: Final = "learned"
 LEARNABLE: Final = ("weights", "sources", "taste")
 """Sections that may be learned: how to personalise, and nothing that protects or limits."""
 GLOBAL: Final = "global"
+TENANT: Final = "tenant"
 _WEIGHT: Final = Bounds(-10.0, 10.0, whole=False)
 _TABLES: Final[Mapping[str, Mapping[str, Bounds]]] = MappingProxyType(
     {
@@ -138,6 +40,8 @@ _TABLES: Final[Mapping[str, Mapping[str, Bounds]]] = MappingProxyType(
     }
 )
 _MAX_LOCKS: Final = 100
+_ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({GLOBAL: ("locks",), TENANT: ("experiment",)})
+"""What documents of one layer alone may hold."""
 POINTERS: Final = frozenset(f"/{section}/{name}" for section, table in _TABLES.items() for name in table)
 """Every single value a layer may set; also what may be locked, as may a whole section or "/rules"."""
 _LOCKABLE: Final = POINTERS | {f"/{name}" for name in (*_TABLES, "rules")}
@@ -170,9 +74,17 @@ class Policy:
     book: RuleBook
     provenance: Mapping[str, str]
     """JSON pointer of a value -> name of the layer that set it."""
+    experiment: Experiment | None = None
+    arms: Mapping[str, "Policy"] = field(default_factory=dict)
+    """The policy of each arm of the experiment, by its name."""
+
+    def without_rules(self) -> "Policy":
+        """The same policy, arms included, as if nobody had made a rule."""
+        book = RuleBook((), _diversity_caps(self.diversity), self.limits.promoted_percent)
+        return replace(self, rules=(), book=book, arms={name: arm.without_rules() for name, arm in self.arms.items()})
 
 
-def validate(document: object, *, name: str = "tenant", above: Sequence[Layer] = ()) -> list[Problem]:
+def validate(document: object, *, name: str = TENANT, above: Sequence[Layer] = ()) -> list[Problem]:
     """Return every problem of one layer's document, given the valid layers above it; empty = may be published."""
     problems: list[Problem] = []
     given = _read_layer(name, document, problems)
@@ -186,9 +98,24 @@ def validate(document: object, *, name: str = "tenant", above: Sequence[Layer] =
             problems.append(Problem(pointer, f"{value} loosens the {ceiling} of {owner}", f"at most {ceiling}"))
     if given.rules and name != GLOBAL and _is_locked("/rules", locks):
         problems.append(Problem("/rules", "is locked by the global layer", "nothing: leave it out"))
-    if not problems and isinstance(document, Mapping):  # what only shows in sum, such as weights that are all zero
-        _merge((*above, Layer(name, document)), problems)
+    own = [Layer(name, _without_experiment(document))] if not problems and isinstance(document, Mapping) else []
+    if own:  # what only shows in sum, such as weights that are all zero
+        _merge((*above, *own), problems)
+    if given.experiment is not None:
+        layers = above if problems else (*above, *own)
+        problems += _problems_of_arms(given.experiment, layers, n_rules=len(given.rules))
     return problems
+
+
+def _problems_of_arms(experiment: Experiment, above: Sequence[Layer], *, n_rules: int) -> Iterator[Problem]:
+    """What is wrong with the documents of the arms; `n_rules` are those of the tenant's own."""
+    for place, arm in enumerate(experiment.arms):
+        at = f"/experiment/arms/{place}/policy"
+        for one in validate(arm.document, name=arm.layer, above=above):
+            yield Problem(at + one.pointer, one.problem, one.allowed)
+        together = n_rules + len(_read_layer(arm.layer, arm.document, []).rules)
+        if together > MAX_RULES:
+            yield Problem(f"{at}/rules", f"{together} rules with the tenant's own", f"at most {MAX_RULES}")
 
 
 def resolve(layers: Sequence[Layer] = ()) -> Policy:
@@ -204,12 +131,16 @@ def resolve(layers: Sequence[Layer] = ()) -> Policy:
     weights = MappingProxyType(values["weights"])
     sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
     book = RuleBook(rules, _diversity_caps(sections["diversity"]), sections["limits"].promoted_percent)
+    experiment, plain = _experiment(layers)
+    arms = experiment.arms if experiment else ()
     return Policy(
         weights=weights,
         weight_row=np.array(list(weights.values()), np.float32),
         rules=rules,
         book=book,
         provenance=MappingProxyType(provenance),
+        experiment=experiment,
+        arms={arm.name: resolve([*plain, Layer(arm.layer, arm.document)]) for arm in arms},
         **sections,
     )
 
@@ -248,10 +179,11 @@ class _Given:
     """By JSON pointer."""
     rules: tuple[Rule, ...]
     locks: tuple[str, ...]
+    experiment: Experiment | None
 
 
 def _read_layer(name: str, document: object, problems: list[Problem]) -> _Given:
-    known = (*_TABLES, "rules", "locks") if name == GLOBAL else (*_TABLES, "rules")
+    known = (*_TABLES, "rules", *_ONLY_IN.get(name, ()))
     given = read_object(document, known, "", problems) or {}
     values = {
         f"/{section}/{key}": value
@@ -268,7 +200,8 @@ def _read_layer(name: str, document: object, problems: list[Problem]) -> _Given:
         return ""
 
     locks = read_list(given["locks"], _MAX_LOCKS, "/locks", problems, read_lock) if "locks" in given else []
-    return _Given(values, rules, tuple(locks))
+    experiment = read_experiment(given["experiment"], "/experiment", problems) if "experiment" in given else None
+    return _Given(values, rules, tuple(locks), experiment)
 
 
 def _merge(
@@ -295,6 +228,19 @@ def _merge(
     if not any(values["weights"].values()):
         problems.append(Problem("/weights", "are all zero", "at least one weight that is not 0"))
     return values, provenance, tuple(rules)
+
+
+def _experiment(layers: Sequence[Layer]) -> tuple[Experiment | None, Sequence[Layer]]:
+    """The experiment in the lowest layer, if there is one, and the layers without it."""
+    if not layers or "experiment" not in layers[-1].document:
+        return None, layers
+    *above, lowest = layers
+    found = _read_layer(lowest.name, lowest.document, []).experiment
+    return found, [*above, Layer(lowest.name, _without_experiment(lowest.document))]
+
+
+def _without_experiment(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in document.items() if name != "experiment"}
 
 
 def _diversity_caps(diversity: Diversity) -> list[ActiveCap]:

@@ -15,7 +15,7 @@ import numpy as np
 from ranking.alike import step_back
 from ranking.candidates import SOURCE, Candidates
 from ranking.columns import Bool, Float32, Int64, Rows, UInt8, UInt64
-from ranking.compiled import compiled
+from ranking.compiled import column, compiled
 from ranking.context import Context
 from ranking.eligibility import Removed, eligible
 from ranking.features import FEATURES, lots
@@ -122,7 +122,7 @@ def boosts(candidates: Candidates, plan: Plan) -> Float32:
     return _strongest(candidates.targets, plan.scaling, plan.factors)
 
 
-@compiled("float32[:](boolean[:, :], intp[:], float32[:])")
+@compiled(f"float32[:]({column('boolean', 2)}, intp[:], float32[:])")
 def _strongest(targets: Bool, rules: Rows, factors: Float32) -> Float32:
     strongest = np.empty(len(targets), np.float32)
     for row in range(len(targets)):

@@ -99,7 +99,7 @@ class _Filling(NamedTuple):
     """intp[size]: what is placed so far."""
 
 
-@part
+@part()
 def _numbered(keys: UInt64, pools: Bool, caps: Int64) -> tuple[Rows, Rows, int]:
     """Return what `_Filling` says of `numbers` and `cap_of`, and the first number that no key has.
 
@@ -131,7 +131,7 @@ def _numbered(keys: UInt64, pools: Bool, caps: Int64) -> tuple[Rows, Rows, int]:
     return numbers, cap_of, unused
 
 
-@part
+@part()
 def _reserve(wanted: Int64, pools: Bool, gone: Bool, size: int) -> tuple[Rows, Rows]:
     """Return intp[size], which wish has each slot (-1 = none), and intp[m], the row that each pin takes."""
     wish_at, pinned = np.full(size, _NONE, np.intp), np.full(len(wanted), _NONE, np.intp)
@@ -151,7 +151,7 @@ def _reserve(wanted: Int64, pools: Bool, gone: Bool, size: int) -> tuple[Rows, R
     return wish_at, pinned
 
 
-@part
+@part()
 def _best_of(pool: Bool, gone: Bool) -> int:
     """Return the first rank of the pool that is not gone; -1 = none."""
     for rank in range(len(pool)):
@@ -160,7 +160,16 @@ def _best_of(pool: Bool, gone: Bool) -> int:
     return _NONE
 
 
-@part
+@part()
+def _members(pool: Bool, ranks: Rows) -> int:
+    """Return how many of `ranks` are in the pool."""
+    count = 0
+    for rank in ranks:
+        count += pool[rank]
+    return count
+
+
+@part()
 def _fill(filling: _Filling, count: int, stop: int, must_fill: int, relaxed: Bool) -> int:
     """Fill by score up to slot `stop`, short of it if nothing fits any more; return how many are placed.
 
@@ -169,7 +178,7 @@ def _fill(filling: _Filling, count: int, stop: int, must_fill: int, relaxed: Boo
     """
     while count < stop:
         broken = 0
-        rank = _first(filling, count, filling.stream)
+        rank = _first(filling, count, filling.stream, 0)
         while rank == _NONE and count < must_fill and broken < len(filling.caps):
             broken += 1
             rank = _first(filling, count, filling.stream, broken)
@@ -182,8 +191,8 @@ def _fill(filling: _Filling, count: int, stop: int, must_fill: int, relaxed: Boo
     return count
 
 
-@part
-def _first(filling: _Filling, slot: int, ranks: Rows, broken: int = 0) -> int:
+@part()
+def _first(filling: _Filling, slot: int, ranks: Rows, broken: int) -> int:
     """Return the first of `ranks` that is not placed and that all caps but the first `broken` allow; -1 = none."""
     for rank in ranks:
         if filling.gone[rank]:
@@ -196,7 +205,7 @@ def _first(filling: _Filling, slot: int, ranks: Rows, broken: int = 0) -> int:
     return _NONE
 
 
-@part
+@part()
 def _has(keys: Rows, key: int) -> bool:
     for each in keys:  # noqa: SIM110 - no generators in compiled code
         if each == key:
@@ -204,7 +213,7 @@ def _has(keys: Rows, key: int) -> bool:
     return False
 
 
-@part
+@part()
 def _place(filling: _Filling, slot: int, rank: int) -> int:
     """Put a row into a slot, count its keys, and return the next slot."""
     filling.ranks[slot] = rank
@@ -222,7 +231,7 @@ def _place(filling: _Filling, slot: int, rank: int) -> int:
 
 @compiled(
     "Tuple((intp[:], uint8[:], intp[:], boolean[:]))"
-    "(intp[:], uint64[:, :], boolean[:, :], int64[:, :], int64[:, :], intp[:], intp, intp)"
+    "(intp[::1], uint64[:, ::1], boolean[:, ::1], int64[:, ::1], int64[:, ::1], intp[::1], intp, intp)"
 )
 def _arrange(
     stream: Rows, keys: UInt64, pools: Bool, caps: Int64, wanted: Int64, explore: Rows, size: int, page: int
@@ -248,9 +257,9 @@ def _arrange(
         if kind == _PIN:
             rank = pinned[wish_at[slot]]
         elif count == slot and kind == _EXPLORE:
-            rank = _first(filling, count, explore)
-        elif count == slot and pools[pool][ranks[:count]].sum() < quota:
-            rank = _first(filling, count, np.flatnonzero(pools[pool]))
+            rank = _first(filling, count, explore, 0)
+        elif count == slot and _members(pools[pool], ranks[:count]) < quota:
+            rank = _first(filling, count, np.flatnonzero(pools[pool]), 0)
         if rank != _NONE:
             placed_by[count], placed_for[count] = kind, pool
             count = _place(filling, count, rank)

@@ -12,7 +12,8 @@ refused.
 Whatever is deleted is gone from the disk when the call returns: old data files and the old versions that named them.
 Delta's own statistics leave out the columns about users, because they are copied into the table's log.
 
-Only the indexer imports this module; deltalake is a heavy library, and all calls here block.
+Only the indexer writes. deltalake is a heavy library, so the service and the operator's commands import this module
+when they are first asked about the past, not at their start. All calls here block.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ what was worked out before a policy was published serves after it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,7 @@ import numpy.typing as npt
 from ranking.columns import OPEN_UNTIL_S
 from ranking.context import Context
 from ranking.hints import country_bit
-
-Mask = npt.NDArray[np.uint8]
-"""Packed rows, little bit order: row r is bit r & 7 of byte r >> 3; 1 = may be returned."""
-
-MAX_MASKS: Final = 256
-"""Kept of each segment; then they are made anew."""
+from retrieval.masks import KeptMasks, Mask
 
 
 class PackedAvailability:
@@ -55,22 +50,6 @@ class PackedAvailability:
             ("country", context.country), lambda: column["countries"][:, byte] & np.uint8(1 << shift)
         )
         return in_time & in_country & self._masks.of(("age", ceiling), lambda: column["min_age"] <= ceiling)
-
-
-class KeptMasks:
-    """Packed masks by what they answer, each made once."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], Mask] = {}
-
-    def of(self, question: tuple[object, ...], rows: Callable[[], npt.NDArray[Any]]) -> Mask:
-        """The kept mask, or that of `rows()`: bool[n] or uint8[n], where anything but 0 is a yes. Not to be changed."""
-        mask = self._kept.get(question)
-        if mask is None:
-            if len(self._kept) >= MAX_MASKS:
-                self._kept.clear()
-            mask = self._kept[question] = np.packbits(rows(), bitorder="little")
-        return mask
 
 
 def _edges(opens_s: npt.NDArray[np.int64], ends_s: npt.NDArray[np.int64]) -> list[int]:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ranking.errors import PolicyError
 from ranking.policy import GLOBAL as GLOBAL_LAYER
+from ranking.policy import TENANT as TENANT_LAYER
 from ranking.policy import Layer, Policy, resolve
 from retrieval.database import config_version
 from retrieval.files import write_atomically
@@ -118,7 +119,7 @@ def _policy(tenant: str, bodies: Mapping[str, tuple[int, dict[str, Any]]], previ
     if same and previous.policy_versions.get(tenant) == version:
         return previous.policies[tenant], version
     try:
-        layers = [Layer(GLOBAL_LAYER, _layer(bodies, GLOBAL)[1]), Layer("tenant", _layer(bodies, tenant)[1])]
+        layers = [Layer(GLOBAL_LAYER, _layer(bodies, GLOBAL)[1]), Layer(TENANT_LAYER, _layer(bodies, tenant)[1])]
         return resolve(layers), version
     except PolicyError as error:
         log.error("policy_malformed", tenant=tenant, version=version, problems=len(error.problems))

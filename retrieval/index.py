@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.masks import Mask
+
 if TYPE_CHECKING:
     faiss: Any  # its own stubs refuse the arguments its wrappers take
 else:
@@ -23,7 +25,6 @@ else:
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.uint8]
 
 
 class Kind(NamedTuple):

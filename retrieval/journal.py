@@ -54,7 +54,7 @@ class Signal(IntEnum):
     REPORT = 11
 
 
-_LAST: Final = max(Signal)
+_LAST: Final = int(max(Signal))  # numpy takes longer to compare with an IntEnum than to find the maximum
 
 
 # KEYS: journal. ARGV: SHA-1 and length in bytes of what its reader saw, what to put there instead, expiry in seconds.
@@ -78,6 +78,13 @@ def entries(rows: Sequence[tuple[int, int, Signal, float]]) -> Journal:
     return np.array(made, ENTRY)
 
 
+def alike(items: Sequence[int], at_s: int, signal: Signal) -> Journal:
+    """An entry of full strength for each item number: the same said of all, at the same moment."""
+    made = np.zeros(len(items), ENTRY)
+    made["item"], made["at_s"], made["signal"], made["strength"] = items, at_s, signal, 255
+    return made
+
+
 def parse(content: bytes | None) -> Journal:
     """The entries in a stored journal. What cannot be one (foreign bytes, unknown signals) is left out."""
     if not content:
@@ -94,7 +101,7 @@ def newest(journal: Journal, wanted: npt.NDArray[np.bool_], most: int) -> Journa
     found = np.flatnonzero(wanted.take(tail["signal"]))
     if len(found) < most:
         tail, found = journal, np.flatnonzero(wanted.take(journal["signal"]))
-    return tail[found[-most:]]
+    return tail.take(found[-most:])
 
 
 def position(journal: Journal) -> int:

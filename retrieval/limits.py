@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 from retrieval import keys
 from retrieval.errors import RateLimited, StoreUnavailable
 from retrieval.journal import EMPTY, Journal, parse
+from retrieval.roundtrip import RoundTrips
 
 MAX_WAIT_S: Final = 5
 """Nobody is told to wait longer: buckets fill no further than that beyond their burst."""
@@ -62,6 +63,7 @@ class LimitedJournals:
 
     def __init__(self, redis: Redis, *, per_user: Rate, per_key: Rate) -> None:
         self.redis = redis
+        self.round_trips = RoundTrips(redis)
         self.per_user = per_user
         self.per_key = per_key
         self._sha = ""
@@ -120,12 +122,9 @@ class LimitedJournals:
         buckets = [bucket for one in asked for bucket in one.buckets]
         if not self._sha:
             self._sha = await self.redis.script_load(CHARGE)
-        pipeline = self.redis.pipeline(transaction=False)
-        if wanted:
-            pipeline.mget(wanted)
-        for bucket, rate in buckets:
-            pipeline.evalsha(self._sha, 1, bucket, *rate.arguments())
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        commands: list[tuple[Any, ...]] = [("MGET", *wanted)] if wanted else []
+        commands += [("EVALSHA", self._sha, 1, bucket, *rate.arguments()) for bucket, rate in buckets]
+        answers = await self.round_trips.send(commands)
         found: Any = answers.pop(0) if wanted else []
         if isinstance(found, Exception):
             raise found

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from retrieval import config as configs
 from retrieval.catalogue import Catalogue
 from retrieval.config import Config
-from retrieval.counters import Counters, Popularity, popularity
+from retrieval.counters import Counters, Popularity, popularity, version_of
 from retrieval.errors import FeedError, NotFound, SnapshotCorrupt
 from retrieval.loops import uncancelled
 from retrieval.snapshot import Snapshot
@@ -126,14 +126,17 @@ class Live:
         self.refreshed_s = time.time()
 
     async def refresh_counters(self) -> None:
-        """Read what the indexer counted lately and derive popularity anew.
+        """Read what the indexer counted lately and derive popularity anew, of each tenant whose counts have changed.
 
-        Raises StoreUnavailable: the old popularity stays.
+        Time is among them: the indexer publishes windows that have faded as other counts. Raises StoreUnavailable: the
+        old popularity stays.
         """
         for tenant in list(self.config.tenants):
             windows = await self.counters.windows(tenant)
-            self._popularity[tenant] = await asyncio.to_thread(popularity, windows)
-            await self._show(tenant)
+            view = self._views.get(tenant)
+            if view is None or view.popularity.version != version_of(windows):
+                self._popularity[tenant] = await asyncio.to_thread(popularity, windows)
+                await self._show(tenant)
         self.counted_s = time.time()
 
     async def refresh_takedowns(self) -> None:

@@ -41,32 +41,35 @@ _SERVED: Final = (
     "tenant = {tenant} AND date >= '{first_day}' AND date <= '{last_day}' AND at_s >= {since_s} AND at_s < {until_s}"
 )
 
+_ARM: Final = "regexp_replace(policy_version, '^[0-9]+[.][0-9]+[.]?', '')"
+"""EXPERIMENT.ARM that a page was served under, empty for none."""
+
 SLOTS: Final = f"""
 WITH pages AS (
-  SELECT user_key, request_id, mode, items,
+  SELECT user_key, request_id, mode, {_ARM} AS arm, items,
     min(at_s) OVER (PARTITION BY user_key, coalesce(nullif(chain, ''), request_id)) AS began_s
   FROM serves WHERE {_SERVED}),
 slots AS (
-  SELECT user_key, request_id, mode, began_s, unnest(items) AS slot FROM pages),
+  SELECT user_key, request_id, mode, arm, began_s, unnest(items) AS slot FROM pages),
 told AS (
   SELECT request_id, item, max(CASE WHEN {_TAKEN} THEN 1.0 ELSE 0.0 END) AS taken, max({_WATCHED}) AS watched
   FROM events WHERE tenant = {{tenant}} AND date >= '{{first_day}}' GROUP BY request_id, item),
 known AS (
   SELECT user_key, min(at_s) AS since_s FROM events WHERE tenant = {{tenant}} AND {_TAKEN} GROUP BY user_key)
-SELECT slots.mode AS mode, slots.user_key = '{ANONYMOUS}' AS anonymous,
+SELECT slots.mode AS mode, slots.arm AS arm, slots.user_key = '{ANONYMOUS}' AS anonymous,
   CASE slots.user_key WHEN '{ANONYMOUS}' THEN slots.request_id ELSE slots.user_key END AS who,
   slots.began_s <= coalesce(known.since_s, slots.began_s) AS newcomer,
   count(*) AS shown, sum(told.taken) AS taken, sum(told.watched) AS watched
 FROM slots
 JOIN told ON slots.request_id = told.request_id AND slots.slot['item'] = told.item
 LEFT JOIN known ON slots.user_key = known.user_key
-GROUP BY 1, 2, 3, 4"""  # noqa: S608 - put together from the constants above
+GROUP BY 1, 2, 3, 4, 5"""  # noqa: S608 - put together from the constants above
 """Who was shown how much, and what they made of it. An anonymous page stands for itself. A *newcomer* had not engaged
 with anything when the chain of the page began: somebody whose pages are, or would be, a cold start."""
 
 PAGES: Final = f"""
-SELECT mode, user_key = '{ANONYMOUS}' AS anonymous, user_key AS who, count(*) AS pages
-FROM serves WHERE {_SERVED} GROUP BY 1, 2, 3"""  # noqa: S608 - as above
+SELECT mode, {_ARM} AS arm, user_key = '{ANONYMOUS}' AS anonymous, user_key AS who, count(*) AS pages
+FROM serves WHERE {_SERVED} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - as above
 
 FIRST_SERVED: Final = """
 WITH slots AS (

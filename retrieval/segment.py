@@ -72,16 +72,18 @@ class Segment:
         first = bisect_left(rows, id_hash, key=hashes.__getitem__)
         return list(itertools.takewhile(lambda row: hashes[row] == id_hash, rows[first:]))
 
-    def cards(self, rows: Array) -> list[bytes]:
-        """The open JSON objects of the given local rows (int64[m])."""
-        offsets, values = self.rows.ragged["cards"].offsets, self._cards
-        bounds = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
-        return [values[start:end].tobytes() for start, end in bounds]
+    def card(self, row: int) -> bytes:
+        """The open JSON object of a local row."""
+        return self._cards[self._card_bounds[row] : self._card_bounds[row + 1]].tobytes()
 
     def is_card_of(self, row: int, opening: bytes) -> bool:
         """Whether the card of a local row begins like this."""
-        start = int(self.rows.ragged["cards"].offsets[row])
+        start = self._card_bounds[row]
         return self._cards[start : start + len(opening)] == opening
+
+    @cached_property
+    def _card_bounds(self) -> memoryview:
+        return self.rows.ragged["cards"].offsets.data  # gives Python's own numbers
 
     @cached_property
     def _cards(self) -> memoryview:

@@ -52,7 +52,7 @@ class ServeLog:
         def wanted(serve: Serve) -> bool:
             return serve.request_id == request_id and tenant in (None, serve.tenant) and serve.at_s > now_s - KEPT_S
 
-        for _ in range(2):  # once more: a page on its way into the archive may be missed in both places
+        for _ in range(2):  # once more: a page is logged just after its answer, so perhaps since the first look began
             found = await self._logged(wanted, f"request_id = '{request_id}'", since_s=now_s - KEPT_S)
             if found:
                 return found[0]

@@ -12,6 +12,7 @@ packed mask covers the snapshot and each segment searches its own slice of it; t
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +22,9 @@ import numpy.typing as npt
 import orjson
 
 from ranking.items import key_hash
-from retrieval.availability import Mask
 from retrieval.behaviour import Behaviour, text_of
 from retrieval.half import widened
+from retrieval.masks import Mask
 from retrieval.rows import COLUMNS, RECORD, Array, Rows
 from retrieval.segment import Segment
 
@@ -81,9 +82,10 @@ class Snapshot:
 
     @cached_property
     def row_of(self) -> npt.NDArray[np.int32]:
-        """int32[largest item + 1]: the row of an item's newest state, -1 if it has none here."""
+        """int32[largest item + 2]: the row of an item's newest state, -1 if it has none here, as the last entry, which
+        stands for all items that are larger."""
         items = [segment.rows.columns["item"] for segment in self.segments]
-        rows = np.full(1 + max((int(each[-1]) for each in items if len(each)), default=-1), -1, np.int32)
+        rows = np.full(2 + max((int(each[-1]) for each in items if len(each)), default=-1), -1, np.int32)
         for number, (start, each) in enumerate(zip(self.starts, items, strict=False)):
             rows[each] = start + np.arange(len(each), dtype=np.int32)
             if number == 0:
@@ -108,12 +110,7 @@ class Snapshot:
 
     def rows(self, items: Array) -> npt.NDArray[np.int64]:
         """Rows of item numbers (any unsigned integers), int64[n]; -1 where an item is not (or no longer) here."""
-        if not len(self.row_of):
-            return np.full(len(items), -1, np.int64)
-        found = self.row_of.take(items, mode="clip").astype(np.int64)  # out of range would be an error otherwise
-        if items.max(initial=0) >= len(self.row_of):
-            found[items >= len(self.row_of)] = -1
-        return found
+        return self.row_of.take(items, mode="clip").astype(np.int64)
 
     def column(self, name: str, rows: Array) -> Array:
         """Values of a column of `retrieval.rows.COLUMNS` at the given rows."""
@@ -149,10 +146,10 @@ class Snapshot:
 
     def cards(self, rows: Array) -> list[bytes]:
         """The open JSON object of each row, in order."""
-        cards = [b""] * len(rows)
-        for number, inside, local in self.split(rows):
-            for position, card in zip(inside.tolist(), self.segments[number].cards(local), strict=True):
-                cards[position] = card
+        cards = []
+        for row in rows.tolist():
+            number = bisect_right(self.starts, row) - 1
+            cards.append(self.segments[number].card(row - self.starts[number]))
         return cards
 
     def split(self, rows: Array) -> list[tuple[int, npt.NDArray[np.int64], Array]]:

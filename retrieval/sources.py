@@ -18,26 +18,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ranking.candidates import SOURCE, Candidates
+from ranking.compiled import column, compiled
 from ranking.context import Context
 from ranking.rulebook import Plan
-from retrieval.availability import Mask
 from retrieval.groups import groups
+from retrieval.masks import Mask, clear, is_set
 from retrieval.rows import RECORD
 from retrieval.snapshot import Snapshot
 from retrieval.taste import Memory, Taste
-from retrieval.view import Rows, View, clear, is_set
+from retrieval.view import Rows, View
 
 EDITORIAL: Final = 10
 """Rows brought for each acting pin or promotion; it takes the best of these and of what the other sources brought."""
 DRAWS: Final = 16
-"""Draws per explored item, so that enough of them hit something allowed."""
+"""Draws per explored item, so that enough of them hit something allowed; if not, what is allowed is listed first."""
 NOTHING: Final[Rows] = np.zeros(0, np.int64)
-_COUNTER: Final = np.arange(1, DRAWS * 1000 + 1, dtype=np.uint64)  # 1000: the most a policy may ask of a source
-_STEP: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
-_MIX: Final = (
-    (np.uint64(30), np.uint64(0xBF58_476D_1CE4_E5B9)),
-    (np.uint64(27), np.uint64(0x94D0_49BB_1331_11EB)),
-)
+_ALL: Final[Mask] = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -91,25 +87,19 @@ def fresh(ask: Ask) -> Rows:
 
 def explore(ask: Ask) -> Rows:
     """An even draw from everything allowed: each item has the same chance, seeded by the request."""
-    wanted, n_rows = ask.quota("explore"), ask.view.snapshot.n_rows
+    wanted = ask.quota("explore")
     if not wanted or not ask.n_allowed:
         return NOTHING
-    if ask.n_allowed * 8 > n_rows:  # most draws hit: no need to list what is allowed
-        drawn = _draws(ask.context.seed, DRAWS * wanted, n_rows)
-        drawn = drawn[is_set(ask.allowed, drawn)]
-        if len(drawn) >= 2 * wanted:
-            return _first_different(drawn, wanted)
+    drawn = _drawn(ask.context.seed, wanted, 8 * len(ask.allowed), ask.allowed)
+    if len(drawn) == wanted:
+        return drawn
     rows = np.flatnonzero(np.unpackbits(ask.allowed, bitorder="little"))
-    return _first_different(rows[_draws(ask.context.seed, DRAWS * wanted, len(rows))], wanted)
+    return rows[_drawn(ask.context.seed, wanted, len(rows), _ALL)]
 
 
 def editor(ask: Ask) -> Rows:
     """What acting pins and promotions aim at: the newest for each, possibly repeated."""
-    rows, begins = ask.view.editorial(ask.plan)
-    allowed = is_set(ask.allowed, rows)
-    so_far = np.cumsum(allowed)
-    before: Rows = so_far - allowed
-    return rows[allowed & (so_far - before[begins] <= EDITORIAL)]
+    return _first_of_each(*ask.view.editorial(ask.plan), ask.allowed, EDITORIAL)
 
 
 SOURCES: Final[Mapping[str, Callable[[Ask], Rows]]] = MappingProxyType(
@@ -195,22 +185,40 @@ def _cosines(ask: Ask, rows: Rows) -> tuple[npt.NDArray[np.float32], npt.NDArray
     return near, zeros if rejected is None else cosines[-1]
 
 
-def _draws(seed: int, count: int, below: int) -> Rows:
-    """int64[count]: even draws from 0..below-1. Same arguments, same draws.
+@compiled(f"int64[:](uint64, int64, int64, {column('uint8')})")
+def _drawn(seed: int, most: int, below: int, allowed: Mask) -> Rows:
+    """int64[up to most]: even draws from 0..below-1, all different and allowed. Same arguments, same draws.
 
-    A counter hashed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014): a generator object would cost more
-    to seed than all the draws together.
+    A counter hashed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014). allowed: empty, then all are.
     """
-    mixed = _COUNTER[:count] * _STEP + np.uint64(seed)
-    for shift, factor in _MIX:
-        mixed ^= mixed >> shift
-        mixed *= factor
-    mixed ^= mixed >> np.uint64(31)
-    return ((mixed >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
+    drawn = np.empty(most, np.int64)
+    count = 0
+    for draw in range(1, DRAWS * most + 1):
+        mixed = np.uint64(draw) * np.uint64(0x9E37_79B9_7F4A_7C15) + seed
+        mixed = (mixed ^ mixed >> np.uint64(30)) * np.uint64(0xBF58_476D_1CE4_E5B9)
+        mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D0_49BB_1331_11EB)
+        row = np.int64((mixed ^ mixed >> np.uint64(31)) >> np.uint64(32)) * below >> 32
+        if (len(allowed) == 0 or allowed[row >> 3] >> (row & 7) & 1) and not (drawn[:count] == row).any():
+            drawn[count] = row
+            count += 1
+            if count == most:
+                break
+    return drawn[:count]
 
 
-def _first_different(rows: Rows, most: int) -> Rows:
-    return np.array(list(dict.fromkeys(rows.tolist()))[:most], np.int64)
+@compiled(f"int64[:]({column('int64')}, {column('intp')}, {column('uint8')}, int64)")
+def _first_of_each(rows: Rows, begins: npt.NDArray[np.intp], allowed: Mask, most: int) -> Rows:
+    """The first `most` allowed rows of each group; begins intp[n]: where the group of each row begins."""
+    kept = np.empty(len(rows), np.int64)
+    count = in_group = 0
+    for at in range(len(rows)):
+        if begins[at] == at:
+            in_group = 0
+        if in_group < most and allowed[rows[at] >> 3] >> (rows[at] & 7) & 1:
+            kept[count] = rows[at]
+            count += 1
+            in_group += 1
+    return kept[:count]
 
 
 def _widen(ask: Ask, rows: Rows, wanted: int) -> tuple[Rows, npt.NDArray[np.uint8]]:

@@ -34,6 +34,8 @@ from retrieval.segment import Segment
 from retrieval.snapshot import Snapshot
 
 FORMAT = 1
+FIRST_RATINGS = 1
+"""The table of ratings of generations that do not say which."""
 
 Pointer = tuple[int, str]
 """(generation, checksum of its manifest): what CURRENT says."""
@@ -44,7 +46,8 @@ class Manifest:
     """One generation: `segments` (name, checksum), base first; `dead` items of the base; 0 segments is an empty tenant.
 
     `version` is the catalogue version covered, `created_s` unix seconds, `model` what made the vectors of texts;
-    `learned` the model of behaviour they are joined with, None for texts alone. `dim` is that of the rows.
+    `learned` the model of behaviour they are joined with, None for texts alone. `dim` is that of the rows, `ratings` is
+    the `ranking.maturity.TABLE_VERSION` by which they have their minimum ages.
     """
 
     tenant: str
@@ -56,6 +59,7 @@ class Manifest:
     segments: tuple[tuple[str, str], ...] = ()
     dead: tuple[int, ...] = ()
     learned: Learned | None = None
+    ratings: int = FIRST_RATINGS
     format: int = FORMAT
 
     def dumps(self) -> bytes:

@@ -18,11 +18,11 @@ import asyncio
 import hashlib
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -31,7 +31,8 @@ from redis.exceptions import NoScriptError, RedisError
 
 from retrieval import keys
 from retrieval.errors import StoreUnavailable
-from retrieval.journal import DAY_S, ENTRY, RETENTION_S, Signal, entries
+from retrieval.journal import DAY_S, ENTRY, RETENTION_S, Signal, alike, entries
+from retrieval.roundtrip import RoundTrips
 
 REMEMBERED_DAYS: Final = 3
 """An id is known on the day it was taken and the two days after it: for 48 h at least."""
@@ -129,8 +130,7 @@ class Event:
         return 1.0 if self.value is None else self.value
 
 
-@dataclass(frozen=True, slots=True)
-class ServedItem:
+class ServedItem(NamedTuple):
     """One item of a page. `score`: the ranker's, None where it is no longer known (a later page of a frozen list).
 
     `propensity`: how likely this item was to be put there, None where that was not worked out.
@@ -180,7 +180,7 @@ class Serve:
         """The values as the stream and the archive keep them."""
         facts = list(_SERVE_VALUES(self))
         facts[_USER] = self.user_key or keys.ANONYMOUS
-        facts[-1] = [_ITEM_VALUES(one) for one in self.items]
+        facts[-1] = [tuple(one) for one in self.items]  # which are all that the encoder knows
         return tuple(facts)
 
     @staticmethod
@@ -194,7 +194,8 @@ class Serve:
 SERVE_FIELDS: Final = tuple(one.name for one in fields(Serve))
 _USER: Final = SERVE_FIELDS.index("user_key")
 _SERVE_VALUES: Final = attrgetter(*SERVE_FIELDS)
-_ITEM_VALUES: Final = attrgetter(*(one.name for one in fields(ServedItem)))
+SERVES_EVERY_S: Final = 0.01
+"""Pause between two round trips for pages while there are more to come."""
 MOST_DOWN: Final = 1000
 """Take-downs that are listed with a page. They are few: those of the second or so until the next generation."""
 
@@ -213,7 +214,8 @@ class Stream:
     """Writes journals and the stream. What is asked in one turn of the loop goes out in one round trip.
 
     cap: entries kept per journal. serve_share: share of pages, 0 to 1, whose serves are logged; every page counts in
-    the journal. fsync, replicas: what a batch of events waits for, beside the server's own rule.
+    the journal. fsync, replicas: what a batch of events waits for, beside the server's own rule. busy: whether more
+    pages are about to be made; if so, those that are made wait for them up to SERVES_EVERY_S.
     """
 
     def __init__(
@@ -225,12 +227,16 @@ class Stream:
         fsync: bool = False,
         replicas: int = 0,
         wait_ms: int = 2000,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.redis = redis
+        self.round_trips = RoundTrips(redis)
         self.cap_bytes = cap * ENTRY.itemsize
         self.serve_share = serve_share
         self.safe = (int(fsync), replicas)
         self.wait_ms = wait_ms
+        self.busy = busy
+        self._sent_s = 0.0
         self._pending: list[_Call] = []
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -261,12 +267,11 @@ class Stream:
         logged = zlib.crc32(serve.request_id.encode()) < self.serve_share * 2**32
         if not logged and serve.user_key is None:
             return
-        rows = [(one.item, serve.at_s, Signal.SERVED, 1.0) for one in serve.items]
         arguments = [
             self.cap_bytes if serve.user_key else 0,
             RETENTION_S,
             serve.at_s,
-            entries(rows).tobytes(),
+            alike([one.item for one in serve.items], serve.at_s, Signal.SERVED).tobytes(),
             _entry(serve) if logged else b"",
         ]
         await self._run(SERVED, _places(serve.tenant, user), arguments, durable=False)
@@ -274,14 +279,20 @@ class Stream:
     async def _run(self, script: str, names: Sequence[str], arguments: Sequence[Any], *, durable: bool) -> Any:
         loop = asyncio.get_running_loop()
         call = _Call(script, (len(names), *names, *arguments), durable, loop.create_future())
-        if not self._pending:
-            loop.call_soon(self._start_sending)
         self._pending.append(call)
-        return await asyncio.shield(call.future)
+        waits = self.busy() and not durable
+        wait_s = max(self._sent_s + SERVES_EVERY_S - loop.time(), 0.0) if waits else 0.0
+        if not wait_s or len(self._pending) == 1:
+            loop.call_later(wait_s, self._start_sending)
+        return await call.future
 
     def _start_sending(self) -> None:
+        if not self._pending:
+            return  # they went with others
         calls, self._pending = self._pending, []
-        sending = asyncio.get_running_loop().create_task(self._send(calls))
+        loop = asyncio.get_running_loop()
+        self._sent_s = loop.time()
+        sending = loop.create_task(self._send(calls))
         self._sending.add(sending)  # the loop itself keeps only a weak reference
         sending.add_done_callback(self._sending.discard)
 
@@ -301,23 +312,21 @@ class Stream:
 
     async def _execute(self, calls: Sequence[_Call]) -> list[Any]:
         """One answer or exception per call. Scripts a restarted server has forgotten are sent again."""
-        answers = await self._pipeline(calls)
+        answers = await self._round_trip(calls)
         forgotten = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if forgotten:
             for script in SCRIPTS:
                 await self.redis.script_load(script)
-            for i, answer in zip(forgotten, await self._pipeline([calls[i] for i in forgotten]), strict=True):
+            for i, answer in zip(forgotten, await self._round_trip([calls[i] for i in forgotten]), strict=True):
                 answers[i] = answer
         return answers
 
-    async def _pipeline(self, calls: Sequence[_Call]) -> list[Any]:
+    async def _round_trip(self, calls: Sequence[_Call]) -> list[Any]:
         waits = any(self.safe) and any(call.durable for call in calls)
-        pipeline = self.redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(SCRIPTS[call.script], *call.arguments)
+        commands: list[tuple[Any, ...]] = [("EVALSHA", SCRIPTS[call.script], *call.arguments) for call in calls]
         if waits:
-            pipeline.execute_command("WAITAOF", *self.safe, self.wait_ms)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            commands.append(("WAITAOF", *self.safe, self.wait_ms))
+        answers = await self.round_trips.send(commands)
         if not waits:
             return answers
         *answers, safe = answers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,8 +21,8 @@ from ranking.features import DEFAULT_WEIGHTS
 from ranking.policy import Policy, with_learned
 from ranking.rulebook import Plan
 from ranking.rules import Pin, Promote, target_masks
-from retrieval.availability import KeptMasks, Mask
 from retrieval.counters import Popularity
+from retrieval.masks import KeptMasks, Mask, clear, is_set
 from retrieval.rows import Array
 from retrieval.segment import Segment
 from retrieval.snapshot import Snapshot
@@ -34,16 +34,13 @@ HEAD = 2000
 """Rows kept of an order over the whole catalogue (newest, most popular); who has seen them all causes a full scan."""
 EDITORIAL_HEAD = 256
 """Rows kept of what a pin or promotion aims at, the newest."""
-MAX_MASKS = 256
-MANY = 128
-"""One row in so many: from there on it is quicker to go over the whole mask than to clear bit by bit."""
 WINDOWS = ("rising", "trending", "popularity", "evergreen")
 """Features that count what everybody does, in the order of `Popularity.table`."""
 _COUNTED_BY_DEFAULT = np.array([DEFAULT_WEIGHTS[name] > 0 for name in WINDOWS], np.float32)
 
 
 class SegmentUnderPolicy:
-    """A segment with the rules of one policy aimed at it."""
+    """A segment with the rules of a policy aimed at it: the same for all policies of which `_same_rows` holds."""
 
     def __init__(self, segment: Segment, policy: Policy) -> None:
         self.segment = segment
@@ -96,7 +93,9 @@ class View:
     down: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     given: Policy | None = None
     """The policy as people gave it; in `policy`, what was learned fills in what they left open."""
-    _masks: dict[tuple[object, ...], Mask] = field(default_factory=dict, repr=False)
+    arms: dict[str, View] = field(default_factory=dict, repr=False)
+    """The same under the policy of each arm of the tenant's experiment, by the arm's name."""
+    _masks: KeptMasks = field(default_factory=KeptMasks, repr=False)
     _aimed: dict[tuple[int, ...], tuple[Rows, npt.NDArray[np.intp]]] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -111,12 +110,35 @@ class View:
     ) -> View:
         """A new view; takes over from `previous` what is unchanged. Costs what is new: up to seconds for a big base."""
         given, policy = policy, _filled(policy, snapshot, previous)
-        known = {part.segment.name: part for part in previous.parts} if previous and previous.policy is policy else {}
+        kept = previous.parts if previous and _same_rows(previous.policy, policy) else ()
+        known = {part.segment.name: part for part in kept}
         parts = tuple(known.get(one.name) or SegmentUnderPolicy(one, policy) for one in snapshot.segments)
         down = np.zeros(0, np.uint32) if down is None else down
         view = View(tenant, policy, policy_version, snapshot, popularity, parts, down, given)
-        _ = view.newest, view.most_popular, view.live  # now, in the loader's thread, not in a request
+        view._prepare()
+        if policy.experiment is not None:
+            for name, own in policy.arms.items():
+                before = previous.arms.get(name) if previous else None
+                view.arms[name] = view._of_arm(f"{policy_version}.{policy.experiment.name}.{name}", own, before)
         return view
+
+    def _of_arm(self, version: str, given: Policy, previous: View | None) -> View:
+        """The view of an arm. One that shows the same rows to the same people shares all that is known of rows."""
+        if not _same_rows(given, self.policy):
+            return View.of(self.tenant, given, version, self.snapshot, self.popularity, previous, self.down)
+        policy = _filled(given, self.snapshot, previous)
+        view = replace(self, policy=policy, policy_version=version, given=given, arms={})
+        view._prepare()
+        return view
+
+    def _prepare(self) -> None:
+        """Work out now, in the loader's thread, what is not to be worked out in a request."""
+        _ = self.newest, self.most_popular, self.live
+
+    @property
+    def arm(self) -> str:
+        """EXPERIMENT.ARM, what the version of an arm's policy ends with; empty for the tenant's own."""
+        return ".".join(self.policy_version.split(".")[2:])
 
     @cached_property
     def live(self) -> Mask:
@@ -169,12 +191,11 @@ class View:
         """Packed rows that may be shown to anybody asking like this. A copy: clear bits in it as you like."""
         # The epoch is in the key, instead of an expiry beside the mask: a simulation asks about another time than now.
         key = (self.epoch(context.now_s), plan.block, plan.require, context.country, context.max_age)
-        if key not in self._masks:
-            found = [part.allowed(plan, context) for part in self.parts]
-            if len(self._masks) >= MAX_MASKS:
-                self._masks.clear()
-            self._masks[key] = np.concatenate([np.zeros(0, np.uint8), *found]) & self.live
-        return self._masks[key].copy()
+        return self._masks.packed(key, lambda: self._allowed(plan, context)).copy()
+
+    def _allowed(self, plan: Plan, context: Context) -> Mask:
+        found = [part.allowed(plan, context) for part in self.parts]
+        return np.concatenate([np.zeros(0, np.uint8), *found]) & self.live
 
     def editorial(self, plan: Plan) -> tuple[Rows, npt.NDArray[np.intp]]:
         """(rows that acting pins and promotions aim at, where in them each rule begins); of each, the newest first."""
@@ -209,21 +230,9 @@ def _filled(policy: Policy, snapshot: Snapshot, previous: View | None) -> Policy
     return with_learned(policy, snapshot.learned.document)
 
 
-def is_set(mask: Mask, rows: Array) -> npt.NDArray[np.bool_]:
-    """bool[n]: the bits of `rows` in a packed mask."""
-    bits: npt.NDArray[np.bool_] = (mask.take(rows >> 3) >> (rows & 7).astype(np.uint8) & 1).astype(bool)
-    return bits
-
-
-def clear(mask: Mask, rows: Array) -> None:
-    """Clear the bits of `rows` (any order, repeats allowed; -1 is ignored) in a packed mask, in place."""
-    if MANY * len(rows) < 8 * len(mask):
-        rows = rows[rows >= 0]
-        np.bitwise_and.at(mask, rows >> 3, ~(np.uint8(1) << (rows & 7).astype(np.uint8)))
-        return
-    left = np.ones(8 * len(mask) + 1, np.bool_)
-    left[rows] = False  # -1 is the place behind the mask
-    mask &= np.packbits(left[:-1], bitorder="little")
+def _same_rows(one: Policy, other: Policy) -> bool:
+    """Whether two policies say the same of which rows rules aim at, and who may be shown which."""
+    return one is other or (one.rules == other.rules and one.limits.max_age == other.limits.max_age)
 
 
 def _newest(segment: Segment, rows: Array) -> Rows:

@@ -10,7 +10,7 @@ of a boost. What a rule takes away (block, require, cap) drives nothing: the sco
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +26,8 @@ from ranking.targets import Ids, Playlist
 from retrieval.errors import Problem
 from retrieval.flags import COHORTS
 from retrieval.journal import EMPTY, Journal
-from retrieval.view import Rows, View, is_set
+from retrieval.masks import is_set
+from retrieval.view import Rows, View
 from service.errors import worded
 from service.ranked import Ranked, layers, replayed, samples, under
 
@@ -56,6 +57,12 @@ class Verdict:
     warnings: list[Problem] = field(default_factory=list)
     runs: list[DryRun] = field(default_factory=list)
 
+    def add(self, other: Verdict, at: str, about: str) -> None:
+        """Say the same, of a part of the document: its pointers begin there, its words and situations with `about`."""
+        self.errors += [Problem(at + one.pointer, about + one.message) for one in other.errors]
+        self.warnings += [Problem(at + one.pointer, about + one.message) for one in other.warnings]
+        self.runs += [replace(one, situation=about + one.situation) for one in other.runs]
+
     @property
     def driven_share(self) -> float:
         """The largest part of a page that rules drove, on average over the users, in any situation; 0 to 1."""
@@ -75,17 +82,27 @@ def schema_problems(
     if view is None:
         found = validate(document, name=GLOBAL_LAYER)
     else:
-        found = validate(document, name="tenant", above=[Layer(GLOBAL_LAYER, global_body)])
+        found = validate(document, above=[Layer(GLOBAL_LAYER, global_body)])
     problems = [Problem(one.pointer, worded(one)) for one in found]
     if problems or view is None or not isinstance(document, dict):
         return problems
     return [
-        Problem(f"/rules/{number}/target/playlist", f"there is no playlist {rule.target.playlist[:40]!r} here")
-        for number, rule in enumerate(layers({}, document).rules)
+        Problem(f"{at}/target/playlist", f"there is no playlist {rule.target.playlist[:40]!r} here")
+        for at, rule in _own_rules(document)
         if isinstance(rule.target, Playlist)
         and rule.target.playlist not in playlists
         and not any(rule.target.mask(segment.items).any() for segment in view.snapshot.segments)
     ]
+
+
+def _own_rules(document: Mapping[str, Any]) -> Iterator[tuple[str, Rule]]:
+    """(pointer, rule) of all rules of a tenant's document, those of its arms too."""
+    policy = layers({}, document)
+    for number, rule in enumerate(policy.rules):
+        yield f"/rules/{number}", rule
+    for place, arm in enumerate(policy.arms.values()):
+        for number, rule in enumerate(arm.rules[len(policy.rules) :]):
+            yield f"/experiment/arms/{place}/policy/rules/{number}", rule
 
 
 def check(
@@ -101,15 +118,24 @@ def check(
 
     `of_all`: it is the global one that is to be published. `users`: journals of real users, by what to call them.
     """
-    verdict = Verdict()
     policy = layers(global_body, own_body)
-    n_global = len(global_body.get("rules", ()))
-    judged = range(n_global) if of_all else range(n_global, len(policy.rules))
-    drafted = under(view, policy, "draft")
-    without = under(view, layers(global_body, own_body, rules=False), "draft-without-rules")
-    _check_targets(drafted, judged, now_s, verdict)
+    n_global, n_rules = len(global_body.get("rules", ())), len(policy.rules)
+    drafted, without = under(view, policy, "draft"), under(view, policy.without_rules(), "draft-without-rules")
     journals = {"cold": EMPTY, **{f"sample {n}": one for n, one in enumerate(samples(view, now_s=now_s), 1)}, **users}
-    for situation, context in _situations(policy, now_s):
+    judged = range(n_global) if of_all else range(n_global, n_rules)
+    verdict = _tried(drafted, without, judged, journals, now_s)
+    for place, name in enumerate(policy.arms):
+        judged = range(n_global) if of_all else range(n_rules, len(policy.arms[name].rules))
+        of_arm = _tried(drafted.arms[name], without.arms[name], judged, journals, now_s)
+        verdict.add(of_arm, "" if of_all else f"/experiment/arms/{place}/policy", f"arm {name}: ")
+    return verdict
+
+
+def _tried(drafted: View, without: View, judged: range, journals: Mapping[str, Journal], now_s: int) -> Verdict:
+    """What is to be said about one policy; `without` is the same without rules."""
+    verdict = Verdict()
+    _check_targets(drafted, judged, now_s, verdict)
+    for situation, context in _situations(drafted.policy, now_s):
         for user, journal in journals.items():
             verdict.runs.append(_run(user, situation, journal, context, drafted, without, verdict))
     _judge(verdict)

@@ -16,10 +16,9 @@ import os
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +41,7 @@ class BadCursor(FeedError):
     """The cursor was not made by us for this tenant and user, or was changed."""
 
 
-@dataclass(frozen=True)
-class Frozen:
+class Frozen(NamedTuple):
     """A list made once and read page by page.
 
     items uint32[n], reasons uint8[n] (positions in `ranking.rank.REASONS`); `chance` is the propensity of its explored

@@ -14,6 +14,7 @@ new flag, and begins on a page of its own, so that no page is of two modes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,13 +27,13 @@ import numpy.typing as npt
 
 from ranking.hints import country_of, language_of
 from ranking.rank import REASONS, Ranking
-from retrieval.availability import Mask
 from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
+from retrieval.masks import Mask, is_set
 from retrieval.stream import MOST_DOWN, Serve, ServedItem, Stream
 from retrieval.taste import NOBODY, Memory, remember
-from retrieval.view import View, is_set
+from retrieval.view import View
 from service import etag
 from service.cursor import LIFETIME_S, Frozen
 from service.page import MODES, PERSONAL, Asked, Page
@@ -108,18 +109,21 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
     clock = Clock()
     if asked.context.now_s - frozen.made_s > LIFETIME_S:
         return await _restarted(asked, stores)
-    taken, rest = _take(asked, frozen, asked.limit)
+    taken = _take(asked, frozen, asked.limit)
+    taken.timings_ms = clock.laps_ms
     if len(taken.items) == asked.limit or frozen.final:
-        return replace(taken, frozen=rest if rest.left or not frozen.final else None, timings_ms=clock.laps_ms)
+        return taken
     mode = _mode_from_here(asked, frozen)
     if len(taken.items) and mode is not None and mode != taken.mode:
-        return replace(taken, frozen=rest, degraded=["mode_changed"], timings_ms=clock.laps_ms)
+        taken.degraded = ["mode_changed"]
+        return taken
     try:
         journal = EMPTY if mode is not None else await _journal(asked, stores)
         had = np.unique(await stores.chains.had(asked.view.tenant.id, frozen.chain.hex(), frozen.items))
     except StoreUnavailable:
         if mode is None:
-            return replace(taken, frozen=rest, degraded=["user_state_unavailable"])
+            taken.degraded = ["user_state_unavailable"]
+            return taken
         journal, had = EMPTY, np.unique(frozen.items)  # nobody's taste is wanted, and a first list is all there was
     clock.lap("state")
     if len(had) < frozen.before + len(frozen.items):
@@ -169,6 +173,7 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
     if not len(page.items):
         return
     scores = page.scores or [None] * len(page.items)
+    places = range(page.position, page.position + len(page.items))
     view, context = asked.view, asked.context
     serve = Serve(
         tenant=view.tenant.id,
@@ -190,12 +195,11 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
         down=view.down[: MOST_DOWN + 1].tolist(),
         chain=page.chain.hex(),
         degraded=page.degraded,
-        items=[
-            ServedItem(item, place, reason, score, propensity)
-            for place, (item, reason, score, propensity) in enumerate(
-                zip(page.items.tolist(), page.reasons, scores, page.propensities, strict=True), start=page.position
+        items=list(
+            itertools.starmap(
+                ServedItem, zip(page.items.tolist(), places, page.reasons, scores, page.propensities, strict=True)
             )
-        ],
+        ),
     )
     try:
         await written.served(serve)
@@ -233,13 +237,13 @@ def _page(
     breadth = NARROW if asked.narrow else WHOLE
     listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, breadth=breadth, lap=clock.lap)
     mode = mode or ("personalised" if listed.is_personal else "cold_start")
-    items, reasons = listed.items, listed.ranking.reason
+    items, reasons, chance = listed.items, listed.ranking.reason, listed.chance
     frozen = Frozen(
         chain=chain,
         made_s=asked.context.now_s,
         seed=asked.context.seed,
         mode=MODES.index(mode),
-        chance=listed.chance,
+        chance=chance,
         before=before,
         offset=min(asked.limit, len(items)),
         final=listed.final,
@@ -254,7 +258,7 @@ def _page(
         frozen=frozen if frozen.left or not frozen.final else None,
         degraded=_shortcomings(listed.ranking, asked, memory),
         scores=listed.ranking.score[listed.ranking.rows[: asked.limit]].tolist(),
-        propensities=_propensities(words, listed.chance),
+        propensities=_propensities(words, chance),
         candidates=(("retrieve", len(listed.candidates)), ("rank", len(items))),
         chain=chain,
         seed=asked.context.seed,
@@ -262,8 +266,8 @@ def _page(
     )
 
 
-def _take(asked: Asked, frozen: Frozen, most: int) -> tuple[Page, Frozen]:
-    """The next items of a list that may still be shown, and the list after them."""
+def _take(asked: Asked, frozen: Frozen, most: int) -> Page:
+    """The next items of a list that may still be shown, with the list after them."""
     items = frozen.items[frozen.offset :]
     allowed = asked.view.allowed(asked.view.policy.book.plan(asked.context), asked.context)
     good = _good(items[: 2 * most], asked.view, allowed)[:most]
@@ -271,16 +275,16 @@ def _take(asked: Asked, frozen: Frozen, most: int) -> tuple[Page, Frozen]:
         good = _good(items, asked.view, allowed)[:most]
     offset = frozen.offset + (int(good[-1]) + 1 if len(good) == most else len(items))
     reasons = _words(frozen.reasons[frozen.offset :][good])
-    page = Page(
+    return Page(
         MODES[frozen.mode],
         items[good],
         reasons,
         position=frozen.before + frozen.offset,
+        frozen=frozen._replace(offset=offset) if offset < len(frozen.items) or not frozen.final else None,
+        propensities=_propensities(reasons, frozen.chance),
         chain=frozen.chain,
         seed=frozen.seed,
     )
-    page.propensities = _propensities(reasons, frozen.chance)
-    return page, replace(frozen, offset=offset)
 
 
 def _good(items: Items, view: View, allowed: Mask) -> npt.NDArray[np.intp]:

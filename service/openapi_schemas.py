@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from ranking.maturity import LADDER
 from ranking.rank import REASONS
 from retrieval.videos import VideoIn
 from service.errors import PROBLEMS
@@ -85,6 +86,8 @@ STORED_VIDEO: Final = record(
         "duration_s": number(minimum=0),
         "status": text(enum=["published", "draft", "removed"]),
         "ratings": listing(record({"system": text(), "value": text()})),
+        "min_age": number(enum=list(LADDER), description="what the ratings come to"),
+        "rating_table": number(minimum=1, description="version of the table of rating systems that says so"),
         **dict.fromkeys(("published_at", "updated_at"), MOMENT),
         **{name: or_null(MOMENT) for name in ("available_from", "available_until")},
         "own_vector": {"type": "boolean"},

@@ -74,6 +74,7 @@ RECEIPT: Final = {
 }  # fmt: skip
 EXPLAINED: Final = {
     "mode": text(), "at": MOMENT, "generation": number(), "policy_version": text(), "seed": number(),
+    "arm": or_null(text("EXPERIMENT.ARM the policy is of", examples=["fresher.b"])),
     "items": listing(ANY), "asked_about": listing(ANY),
 }  # fmt: skip
 
@@ -124,7 +125,7 @@ ADMIN_OPERATIONS: Final = (
             "", {},
             {
                 "policy": ANY, "users": listing(text()), "limit": number(minimum=1, maximum=50), "at": MOMENT,
-                **{name: text() for name in ("surface", "language", "country", "age_band", "cohort")},
+                **{name: text() for name in ("surface", "language", "country", "age_band", "cohort", "arm")},
             },
         ),
         body_example={"policy": {"weights": {"freshness": 0.3}}, "limit": 3},

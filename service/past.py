@@ -52,6 +52,7 @@ class Past:
         Raises Gone, NotFound (the tenant), StoreUnavailable.
         """
         now = self.now(serve.tenant)
+        now = {one.policy_version: one for one in now.arms.values()}.get(serve.policy_version, now)
         given = now.given or now.policy
         own = given if serve.policy_version == now.policy_version else await self.policy(serve)
         view = await asyncio.to_thread(self._view, serve, now, own)
@@ -59,11 +60,12 @@ class Past:
 
     async def policy(self, serve: Serve, own: Mapping[str, Any] | None = None) -> Policy:
         """The policy a page was made under, out of the history, where no version ever goes; with `own`, that document
-        in place of the tenant's. Raises Gone, StoreUnavailable, PolicyError."""
-        global_version, own_version = (int(version) for version in serve.policy_version.split("."))
+        in place of the tenant's, and the same arm if it has that. Raises Gone, StoreUnavailable, PolicyError."""
+        global_version, own_version, *arm = serve.policy_version.split(".")
         if own is None:
-            own = await self._body(serve.tenant, own_version)
-        return layers(await self._body(None, global_version), own)
+            own = await self._body(serve.tenant, int(own_version))
+        policy = layers(await self._body(None, int(global_version)), own)
+        return policy.arms.get(arm[-1], policy) if arm else policy
 
     async def journal(self, serve: Serve) -> Journal:
         """The user's journal as it is now, empty for nobody in particular. Raises StoreUnavailable."""

@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ranking.candidates import SOURCE, Candidates
+from ranking.compiled import column, compiled
 from ranking.context import Context
 from ranking.policy import GLOBAL as GLOBAL_LAYER
+from ranking.policy import TENANT as TENANT_LAYER
 from ranking.policy import Layer, Policy, resolve
 from ranking.rank import Ranking, rank
 from ranking.slate import PlacedBy
-from retrieval.groups import groups
 from retrieval.journal import Journal, Signal, entries
-from retrieval.rows import CATEGORIES
+from retrieval.masks import clear
 from retrieval.sources import Ask, allowed_for, gather
 from retrieval.taste import Memory, remember, taste
-from retrieval.view import Rows, View, clear
+from retrieval.view import Rows, View
 
 
 class Breadth(NamedTuple):
@@ -148,8 +149,8 @@ def with_liked(context: Context, view: View, rows: Rows, pull: Float32) -> Conte
     if not liked.any():
         return context
     records, pull = view.snapshot.records(rows[liked]), pull[liked]
-    creators, creator_weights = _totals(records["creator"], pull)
-    kinds, kind_weights = _totals(records["categories"].T.reshape(-1), np.tile(pull, CATEGORIES))
+    creators, creator_weights = _totals(records["creator"].reshape(-1, 1), pull)
+    kinds, kind_weights = _totals(records["categories"], pull)
     return replace(
         context,
         liked_creators=creators,
@@ -160,16 +161,14 @@ def with_liked(context: Context, view: View, rows: Rows, pull: Float32) -> Conte
 
 
 def under(view: View, policy: Policy, version: str) -> View:
-    """The same tenant, snapshot and popularity under another policy. Up to seconds for a million items."""
-    return View.of(view.tenant, policy, version, view.snapshot, view.popularity, down=view.down)
+    """The same tenant, snapshot and popularity under another policy. Up to seconds for a million items, when its rules
+    are others."""
+    return View.of(view.tenant, policy, version, view.snapshot, view.popularity, view, view.down)
 
 
-def layers(global_body: Mapping[str, object], own_body: Mapping[str, object], *, rules: bool = True) -> Policy:
+def layers(global_body: Mapping[str, object], own_body: Mapping[str, object]) -> Policy:
     """The policy of a tenant from the documents of its layers. Raises PolicyError."""
-    bodies = [dict(global_body), dict(own_body)]
-    if not rules:
-        bodies = [{name: value for name, value in body.items() if name != "rules"} for body in bodies]
-    return resolve([Layer(GLOBAL_LAYER, bodies[0]), Layer("tenant", bodies[1])])
+    return resolve([Layer(GLOBAL_LAYER, global_body), Layer(TENANT_LAYER, own_body)])
 
 
 def samples(view: View, *, now_s: int, most: int = 3) -> Sequence[Journal]:
@@ -196,8 +195,19 @@ def _vectors(view: View, rows: Rows) -> Float32:
     return vectors
 
 
+@compiled(f"Tuple((uint64[:], float32[:]))({column('uint64', 2)}, {column('float32')})")
 def _totals(keys: npt.NDArray[np.uint64], pull: Float32) -> tuple[npt.NDArray[np.uint64], Float32]:
-    """(different keys but 0, the sum of pull of each)."""
-    order, begins = groups(keys)
-    known, sums = keys[order[begins]], np.add.reduceat(pull[order], begins)
-    return (known[1:], sums[1:]) if known[0] == 0 else (known, sums)
+    """(different keys but 0 of uint64[n, k], the sum of pull of each)."""
+    known, sums = np.empty(keys.size, np.uint64), np.zeros(keys.size, np.float32)
+    count = 0
+    for row in range(keys.shape[0]):
+        for key in keys[row]:
+            at = 0
+            while at < count and known[at] != key:
+                at += 1
+            if at == count and key:
+                known[count] = key
+                count += 1
+            if key:
+                sums[at] += pull[row]
+    return known[:count], sums[:count]

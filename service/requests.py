@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +26,18 @@ MISTAKEN = 10_000
 """A larger limit is refused, where one above the maximum is brought down to it."""
 MAX_UNKNOWN = 50
 TEXT_CHARS = 500
+KEPT_QUERIES: Final = 256
+"""Parsed queries that are remembered, at most 8 KiB each: the first pages of an app have nearly all the same few."""
+
+
+def query_of(request: Request) -> Mapping[str, str]:
+    """The query parameters by name; of one that comes more than once, the last."""
+    return _parameters(request.scope["query_string"])
+
+
+@lru_cache(KEPT_QUERIES)
+def _parameters(query: bytes) -> Mapping[str, str]:
+    return MappingProxyType(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
 
 
 async def body_of(request: Request, most_bytes: int) -> bytes:
@@ -119,7 +135,7 @@ def whole_number(request: Request, name: str, default: int, *, most: int) -> int
 
     Beyond MISTAKEN it is no wish for as much as there is, but a mistake that its maker wants to hear of.
     """
-    given = request.query_params.get(name)
+    given = query_of(request).get(name)
     if given is None:
         return default
     if not given.isascii() or not given.isdecimal() or not 1 <= int(given[:20]) <= max(most, MISTAKEN):

@@ -136,6 +136,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
     sweep.start()
     of_user = _rate(settings.user_requests_per_s, settings.burst_s)
     of_key = _rate(settings.key_requests_per_s, settings.burst_s)
+    turns = Turns()
     try:
         yield Resources(
             settings=settings,
@@ -155,6 +156,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
                 serve_share=settings.serve_log_share,
                 fsync=settings.events_fsync,
                 replicas=settings.events_replicas,
+                busy=lambda: turns.awaited,
             ),
             erasures=Erasures(writer),
             chains=Chains(reader),
@@ -167,7 +169,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             deliveries=sweep.deliveries,
             listings=CmsListings(engine),
             sweep=sweep,
-            turns=Turns(),
+            turns=turns,
             governor=Governor(
                 Limits(settings.narrow_ms / 1000, settings.prefetch_ms / 1000, settings.backlog_ms / 1000)
             ),

@@ -18,6 +18,11 @@ class Turns:
         self._taken = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return bool(self._waiting)
+
     async def __call__(self) -> None:
         """Come back when it is the caller's turn, which lasts until it awaits something."""
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
+from retrieval.arms import in_arm
 from retrieval.errors import NotFound
 from retrieval.flags import cohort
 from retrieval.journal import EMPTY
@@ -240,6 +241,7 @@ async def _explained(
     """The first page that a user would get."""
     view = (await desk.served([tenant])).view(tenant)
     key = rekeyed(user, view.tenant.pepper, "--user") if user else None
+    view = in_arm(view, key)
     journal = EMPTY if key is None else await desk.journals.read(tenant, key)
     # The seed that the feed takes for this user at this hour, so that it is the same page.
     seed = zlib.crc32(f"{key}:{context.now_s // 3600}".encode())

@@ -1,13 +1,13 @@
 """`report`: what personalisation is worth, from the archive: no dashboard, no other store of events.
 
-Per tenant: adoption, click-through and watch-through by mode, cold start against the newcomers of the hold-out, how
-much of the catalogue is used, how soon a new video is in a feed. `retrieval/reporting.py` says what is counted, and
-`service/operator/intervals.py` how sure each figure is.
+Per tenant: adoption, click-through and watch-through by mode and by arm of an experiment, cold start against the
+newcomers of the hold-out, how much of the catalogue is used, how soon a new video is in a feed.
+`retrieval/reporting.py` says what is counted, and `service/operator/intervals.py` how sure each figure is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from service.admin import instant
 from service.operator.console import AsJson, Desk, fail, now_s, opened, run, show, table_of
-from service.operator.intervals import Estimate, difference, drawn_again, share, share_by_user
+from service.operator.intervals import NOTHING, Estimate, difference, drawn_again, share, share_by_user
 from service.page import MODES
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ async def reported(desk: Desk, archive: Archive, tenant: str, since_s: int, unti
     return {
         "tenant": tenant,
         **_adoption(done.pages),
-        "modes": [_mode(mode, done.pages, done.slots) for mode in MODES],
+        "modes": [{"mode": mode, **_figures("mode", mode, done.pages, done.slots)} for mode in MODES],
+        "arms": _arms(done.pages, done.slots),
         **_cold_start(done.slots),
         **_catalogue(done.first_served, await reporting.published(desk.engine, tenant), time),
     }
@@ -84,26 +85,40 @@ def _adoption(pages: Rows) -> dict[str, Any]:
     return {"pages": total, "users": len(users), "adoption": share(len(personal), len(users)).as_dict()}
 
 
-def _mode(mode: str, pages: Rows, slots: Rows) -> dict[str, Any]:
-    """Pages, users, click-through and watch-through of one mode."""
-    mine = [row for row in pages if row["mode"] == mode]
+def _figures(column: str, value: str, pages: Rows, slots: Rows) -> dict[str, Any]:
+    """Pages, users, click-through and watch-through of the rows with a value in a column."""
+    mine, shown = _where(column, value, pages), _where(column, value, slots)
     return {
-        "mode": mode,
         "pages": sum(row["pages"] for row in mine),
-        "users": sum(not row["anonymous"] for row in mine),
-        "ctr": _ctr(slots, lambda row: row["mode"] == mode).as_dict(),
-        "watch_through": _watch_through(slots, mode).as_dict(),
+        "users": len({row["who"] for row in mine if not row["anonymous"]}),
+        "ctr": _ctr(shown).as_dict(),
+        "watch_through": _watch_through(shown).as_dict(),
     }
 
 
-def _ctr(slots: Rows, wanted: Callable[[Mapping[str, Any]], bool]) -> Estimate:
-    by_user = _by_user([row for row in slots if wanted(row)])
+def _arms(pages: Rows, slots: Rows) -> list[dict[str, Any]]:
+    """Every arm of every experiment; its click-through minus that of the control, the first of its arms by name."""
+    ctrs = {arm: _ctr(_where("arm", arm, slots)) for arm in sorted({row["arm"] for row in pages} - {""})}
+    found = []
+    for arm, ctr in ctrs.items():
+        control = next(one for one in ctrs if one.partition(".")[0] == arm.partition(".")[0])
+        minus = NOTHING if arm == control else difference(ctr, ctrs[control])
+        found.append({"arm": arm, **_figures("arm", arm, pages, slots), "ctr_minus_control": minus.as_dict()})
+    return found
+
+
+def _where(column: str, value: str, rows: Rows) -> Rows:
+    return [row for row in rows if row[column] == value]
+
+
+def _ctr(rows: Rows) -> Estimate:
+    by_user = _by_user(rows)
     return share_by_user(by_user[:, 1], by_user[:, 0])
 
 
-def _watch_through(slots: Rows, mode: str) -> Estimate:
+def _watch_through(slots: Rows) -> Estimate:
     """The mean fraction watched of what was shown; users are drawn again."""
-    by_user = _by_user([row for row in slots if row["mode"] == mode])
+    by_user = _by_user(slots)
 
     def mean(users: npt.NDArray[np.int64]) -> float:
         shown, _, watched = by_user[users].sum(axis=0)
@@ -114,8 +129,8 @@ def _watch_through(slots: Rows, mode: str) -> Estimate:
 
 def _cold_start(slots: Rows) -> dict[str, Any]:
     """Users without a taste yet: those who got a cold start, and those whom the hold-out kept from it."""
-    cold = _ctr(slots, lambda row: row["mode"] == "cold_start" and not row["anonymous"])
-    held_out = _ctr(slots, lambda row: row["mode"] == "holdout" and row["newcomer"])
+    cold = _ctr([row for row in _where("mode", "cold_start", slots) if not row["anonymous"]])
+    held_out = _ctr([row for row in _where("mode", "holdout", slots) if row["newcomer"]])
     return {
         "cold_start_ctr": cold.as_dict(),
         "holdout_newcomer_ctr": held_out.as_dict(),
@@ -161,8 +176,11 @@ def _print(found: dict[str, Any]) -> None:
         (("tenant", "pages", "users", "adoption", "coverage", "new", "served", "first after", "95 %"), _tenant_lines),
         (("tenant", "mode", "pages", "users", "shown", "CTR", "watch-through"), _mode_lines),
         (("tenant", "cold-start CTR", "hold-out newcomers", "difference"), _cold_start_lines),
+        (("tenant", "arm", "pages", "users", "shown", "CTR", "minus control", "watch-through"), _arm_lines),
     ):
-        console.print(table_of(columns, [line for one in found["tenants"] for line in lines(one)]))
+        rows = [line for one in found["tenants"] for line in lines(one)]
+        if rows:
+            console.print(table_of(columns, rows))
 
 
 def _tenant_lines(one: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -178,6 +196,14 @@ def _mode_lines(one: dict[str, Any]) -> list[tuple[Any, ...]]:
         (one["tenant"], row["mode"], row["pages"], row["users"], row["ctr"]["n"], _percent(row["ctr"]),
          _percent(row["watch_through"]))
         for row in one["modes"] if row["pages"]
+    ]  # fmt: skip
+
+
+def _arm_lines(one: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [
+        (one["tenant"], row["arm"], row["pages"], row["users"], row["ctr"]["n"], _percent(row["ctr"]),
+         _percent(row["ctr_minus_control"]), _percent(row["watch_through"]))
+        for row in one["arms"]
     ]  # fmt: skip
 
 

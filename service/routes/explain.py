@@ -12,6 +12,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from retrieval.arms import in_arm
 from retrieval.errors import Problem
 from retrieval.journal import EMPTY
 from service.admin import answer, caller, instant
@@ -21,6 +22,7 @@ from service.explain import explained
 from service.feed import UNFLAGGED
 from service.ranked import Ranked, replayed
 from service.replay import replay
+from service.requests import query_of
 from service.routes.feed import feed, read
 
 MAX_ITEMS: Final = 20
@@ -28,7 +30,7 @@ MAX_ITEMS: Final = 20
 
 async def feed_or_explained(request: Request) -> Response:
     """The feed; with ?explain=1 the page it would be now, and why."""
-    if request.query_params.get("explain") == "1":
+    if query_of(request).get("explain") == "1":
         return await explained_feed(request)
     return await feed(request)
 
@@ -39,8 +41,9 @@ async def explained_feed(request: Request) -> Response:
     resources = who.resources
     view = resources.live.view(who.tenant or "")
     key = user_key(request, view.tenant.pepper)
-    asked = read(request, view, key, request.headers.get("accept-language", ""), now_s=who.now_s)
     decided = resources.flags.decide(view.tenant.id, key)
+    view = in_arm(view, key) if decided == "personalised" else view
+    asked = read(request, view, key, request.headers.get("accept-language", ""), now_s=who.now_s)
     journal, context = EMPTY, asked.context
     if decided != "personalised":
         context = replace(context, seed=0)
@@ -75,6 +78,7 @@ def _made_from(run: Ranked) -> dict[str, Any]:
         "at": instant(run.context.now_s),
         "generation": run.view.snapshot.generation,
         "policy_version": run.view.policy_version,
+        "arm": run.view.arm or None,
         "seed": run.context.seed,
     }
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
+from retrieval.arms import in_arm
 from retrieval.errors import NotFound, Problem
 from retrieval.flags import Mode, cohort
 from retrieval.view import View
@@ -22,7 +23,7 @@ from service.errors import InvalidRequest
 from service.feed import first_page, next_page, public_page, remember_served
 from service.governor import FIRST, LATER
 from service.page import Asked, Page
-from service.requests import whole_number
+from service.requests import query_of, whole_number
 from service.resources import Resources
 from service.scopes import request_id
 from service.telemetry import observe_feed
@@ -46,7 +47,7 @@ class Decided(TypedDict, total=False):
 async def feed(request: Request) -> Response:
     """A page of videos for the user in `Feed-User`, or for nobody in particular without that header."""
     resources: Resources = request.app.state.resources
-    kind = LATER if "cursor" in request.query_params else FIRST
+    kind = LATER if "cursor" in query_of(request) else FIRST
     with resources.governor.admitted(kind, prefetch=request.headers.get("feed-reason") == "prefetch") as work:
         began_s = time.perf_counter()
         asked, page = await _asked_page(request, resources, narrow=work.narrow)
@@ -61,17 +62,18 @@ async def _asked_page(request: Request, resources: Resources, *, narrow: bool) -
     principal = authenticate(request, resources.live, "pk", now_s=now_s)
     view = resources.live.view(principal.tenant or "")
     key = user_key(request, view.tenant.pepper)
+    mode = resources.flags.decide(view.tenant.id, key)
     asked = read(
         request,
-        view,
+        in_arm(view, key) if mode == "personalised" else view,
         key,
         request.headers.get("accept-language", ""),
         now_s=now_s,
         key_id=principal.key_id,
-        mode=resources.flags.decide(view.tenant.id, key),
+        mode=mode,
         narrow=narrow,
     )
-    cursor = request.query_params.get("cursor")
+    cursor = query_of(request).get("cursor")
     if cursor is not None or asked.mode != "personalised":
         resources.pages.charge(view.tenant.id, key, principal.key_id)
     if cursor is None:
@@ -100,7 +102,7 @@ async def default_feed(request: Request) -> Response:
         raise NotFound("tenant", request.path_params["tenant"])
     resources.pages.charge(view.tenant.id, None, principal.key_id)
     asked = read(request, view, None, "", now_s=now_s)
-    cursor = request.query_params.get("cursor")
+    cursor = query_of(request).get("cursor")
     if cursor is None:
         page = public_page(asked)
     else:
@@ -119,7 +121,7 @@ def read(
 
     An unknown age band is no hint, but it is not nothing either: see `age_ceiling`.
     """
-    query = request.query_params
+    query = query_of(request)
     surface, age_band = query.get("surface", ""), query.get("age_band", "")
     if len(surface) > MAX_SURFACE_CHARS:
         raise InvalidRequest([Problem("/query/surface", f"has more than {MAX_SURFACE_CHARS} characters")])
@@ -178,17 +180,17 @@ def body(named: str, page: Page, asked: Asked, resources: Resources) -> bytes:
     view, cursor = asked.view, b""
     if page.frozen is not None:
         token = resources.cursors.seal(page.frozen, view.tenant.id, asked.user_key, now_s=asked.context.now_s)
-        cursor = b',"next_cursor":"%s"' % token.encode()
+        cursor = b',"next_cursor":"%b"' % token.encode()
     cards = view.snapshot.cards(view.snapshot.rows(page.items))
-    items = b",".join(
-        card + b',"position":%d,"reason":"%s"}' % (position, reason.encode())
+    items = [
+        b'%b,"position":%d,"reason":"%b"}' % (card, position, reason.encode())
         for position, (card, reason) in enumerate(zip(cards, page.reasons, strict=True), start=page.position)
-    )
-    return b'{"request_id":"%s","mode":"%s","degraded":%s,"items":[%s]%s}' % (
+    ]
+    return b'{"request_id":"%b","mode":"%b","degraded":%b,"items":[%b]%b}' % (
         named.encode(),
         page.mode.encode(),
         orjson.dumps(page.degraded),
-        items,
+        b",".join(items),
         cursor,
     )
 

@@ -16,6 +16,8 @@ from starlette.responses import Response
 
 from ranking.context import Context
 from ranking.hints import AGE_BANDS, age_ceiling, country_code, language_code
+from ranking.policy import Policy
+from retrieval.arms import in_arm
 from retrieval.errors import InvalidInput, NotFound, Problem
 from retrieval.flags import COHORTS, cohort
 from retrieval.journal import EMPTY, Journal
@@ -121,38 +123,45 @@ async def preview_policy(request: Request) -> Response:
     """The draft (or {"policy": {...}}) beside what is live, each item with its reasons.
 
     `users`: user ids as the app sends them, beside a cold and three made-up ones. `at`, `country`, `language`,
-    `age_band`, `surface`, `cohort`: when and where. `limit`: 1 to 50.
+    `age_band`, `surface`, `cohort`, `arm`: when, where and who. `limit`: 1 to 50.
     """
     who = caller(request, "sk")
-    value = object_of(await body(request), "policy", "users", "limit", *SITUATION)
+    value = object_of(await body(request), "policy", "users", "limit", "arm", *SITUATION)
     context, limit = _situation(value, who.now_s), value.get("limit", 20)
     if type(limit) is not int or not 1 <= limit <= MAX_PREVIEW:
         raise InvalidRequest([Problem("/limit", f"must be a whole number from 1 to {MAX_PREVIEW}")])
     keys = _keys(who, value.get("users", []))
     users = await _journals(who, keys)
-    cohorts = {name: cohort(who.tenant or "", key) for name, key in keys.items()}
-    document = await _sound(who, await _wanted(who, value))
+    policy = layers(_global_body(who), await _sound(who, await _wanted(who, value)))
+    arm = value.get("arm")
+    if "arm" in value and arm not in policy.arms:
+        raise InvalidRequest(
+            [Problem("/arm", f"must be an arm of the draft: {', '.join(policy.arms) or 'it has none'}")]
+        )
     view = who.resources.live.view(who.tenant or "")
-    pages = await asyncio.to_thread(_previewed, who, view, document, users, cohorts, context, limit)
+    pages = await asyncio.to_thread(_previewed, view, policy, arm, users, keys, context, limit)
     return answer({"limit": limit, "at": instant(context.now_s), "users": pages})
 
 
 def _previewed(
-    who: Caller,
     view: View,
-    document: Mapping[str, Any],
+    policy: Policy,
+    arm: str | None,
     users: Mapping[str, Journal],
-    cohorts: Mapping[str, str],
+    keys: Mapping[str, str],
     context: Context,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """The pages of made-up users and of real ones; the latter in their own cohorts, unless one was asked for."""
-    drafted = under(view, layers(_global_body(who), document), "draft")
+    """The pages of made-up users and of real ones; the latter in their own cohorts and arms, unless one was asked
+    for."""
+    drafted = under(view, policy, "draft")
     known = {"cold": EMPTY, **{f"sample {n}": one for n, one in enumerate(samples(view, now_s=context.now_s), 1)}}
     pages = []
     for name, journal in (known | dict(users)).items():
-        theirs = replace(context, cohort=context.cohort or cohorts.get(name, ""))
-        pages += preview.compare(view, drafted, {name: journal}, theirs, limit)
+        key = keys.get(name)
+        theirs = replace(context, cohort=context.cohort or cohort(view.tenant.id, key))
+        live, draft = (in_arm(one, key) if arm is None else one.arms.get(arm, one) for one in (view, drafted))
+        pages += preview.compare(live, draft, {name: journal}, theirs, limit)
     return [preview.as_json(one) for one in pages]
 
 

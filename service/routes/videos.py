@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ranking.maturity import TABLE_VERSION, minimum_age
 from retrieval.catalogue import Listing
 from retrieval.errors import NotFound, Problem
 from retrieval.videos import OPEN_END_S, OPEN_START_S, Rejected, Video, parse_videos
@@ -80,6 +81,8 @@ def shape(video: Video) -> dict[str, Any]:
     """A stored video as JSON: the fields of a PUT, and what we know beside them."""
     return {name: getattr(video, name) for name in FIELDS} | {
         "ratings": [{"system": rating.system, "value": rating.value} for rating in video.ratings],
+        "min_age": minimum_age((rating.system, rating.value) for rating in video.ratings),
+        "rating_table": TABLE_VERSION,
         "published_at": _instant(video.published_s),
         "available_from": None if video.available_from_s == OPEN_START_S else _instant(video.available_from_s),
         "available_until": None if video.available_until_s == OPEN_END_S else _instant(video.available_until_s),

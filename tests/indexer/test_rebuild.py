@@ -15,6 +15,7 @@ import pytest
 
 from indexer.generations import Base, Contents, Items, fold
 from indexer.rebuild import Tenant
+from ranking import maturity
 from retrieval import catalogue
 from retrieval.errors import NotFound, SnapshotCorrupt
 from retrieval.rows import Rows
@@ -136,6 +137,23 @@ async def test_a_new_model_is_built_beside_and_switched_to_when_complete(indexin
     assert snapshot.model == encoder.model_id
     expected = encoder.encode([f"bread {n}" for n in range(1200)])
     assert np.allclose(snapshot.vectors(snapshot.rows(np.arange(1200, dtype=np.uint32))), expected, atol=1e-3)
+
+
+async def test_a_new_table_of_ratings_is_in_every_row(indexing: Indexing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows keep the age they were written with, so the index is built anew; nothing is embedded for it."""
+    await indexing.put("acme", video("a", "bread", ratings=[{"system": "fsk", "value": "12"}]), video("b", "trains"))
+    await indexing.daemon().once()
+    monkeypatch.setitem(maturity.RATINGS["fsk"], "12", 16)
+    await indexing.daemon().once()
+    assert indexing.snapshot("acme").column("min_age", np.arange(1)).tolist() == [12]
+    monkeypatch.setattr("indexer.rebuild.TABLE_VERSION", maturity.TABLE_VERSION + 1)
+    await indexing.daemon().once()
+    assert indexing.snapshot("acme").column("min_age", np.arange(1)).tolist() == [16]
+    assert indexing.shown("acme") == ["a", "b"]
+    assert len(indexing.encoder.texts_encoded) == 2
+    built = indexing.store.pointer("acme")
+    await indexing.daemon().once()
+    assert indexing.store.pointer("acme") == built
 
 
 async def test_a_long_catch_up_is_published_in_parts(indexing: Indexing) -> None:

@@ -1,5 +1,6 @@
 """Random catalogues, requests and rule sets for the laws of ranking. One seed, one case."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,14 +133,21 @@ def random_policy(rng: np.random.Generator) -> Policy:
     return resolve([Layer("tenant", document)])
 
 
+def facet(rows: Sequence[Iterable[int]]) -> Facet:
+    """Write a facet by hand: the hashes of each row."""
+    values = [list(row) for row in rows]
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    return Facet(offsets, np.array([h for row in values for h in row], np.uint64))
+
+
 def items(*rows: dict[str, Any]) -> Items:
     """Write a small catalogue by hand: id, creator, language, min_age, duration_s, published_s, tags, ..."""
 
     def numbers(name: str, default: int, dtype: type[np.generic]) -> Any:
         return np.array([row.get(name, default) for row in rows], dtype)
 
-    def facet(name: str) -> Facet:
-        return Facet.from_rows([[key_hash(value) for value in row.get(name, ())] for row in rows])
+    def named(name: str) -> Facet:
+        return facet([[key_hash(value) for value in row.get(name, ())] for row in rows])
 
     return Items(
         id_hash=np.array([key_hash(row["id"]) for row in rows], np.uint64),
@@ -148,7 +156,7 @@ def items(*rows: dict[str, Any]) -> Items:
         min_age=numbers("min_age", 0, np.uint8),
         duration_s=numbers("duration_s", 30, np.int32),
         published_s=numbers("published_s", NOW_S, np.int64),
-        tags=facet("tags"),
-        categories=facet("categories"),
-        playlists=facet("playlists"),
+        tags=named("tags"),
+        categories=named("categories"),
+        playlists=named("playlists"),
     )

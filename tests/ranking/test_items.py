@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ranking.candidates import Candidates
 from ranking.context import Context
 from ranking.items import Facet, key_hash
-from tests.ranking.cases import items, random_candidates, seeds, with_columns
+from tests.ranking.cases import facet, items, random_candidates, seeds, with_columns
 
 
 def test_a_key_hash_never_changes() -> None:
@@ -21,7 +21,7 @@ def test_a_key_hash_never_changes() -> None:
 @given(st.lists(st.lists(st.integers(1, 9), max_size=4), max_size=20), st.lists(st.integers(1, 9), max_size=4))
 def test_a_facet_finds_the_rows_that_hold_any_of_the_wanted(rows: list[list[int]], wanted: list[int]) -> None:
     """The same as asking each row's set; empty rows, also at the ends, hold nothing."""
-    found = Facet.from_rows(rows).has(np.array(wanted, np.uint64))
+    found = facet(rows).has(np.array(wanted, np.uint64))
     assert found.tolist() == [bool(set(row) & set(wanted)) for row in rows]
 
 
@@ -39,7 +39,7 @@ def test_items_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Items.creator has shape \(1,\), expected \(2,\)"):
         type(good)(**{**{name: getattr(good, name) for name in good.__slots__}, "creator": np.zeros(1, np.uint64)})
     with pytest.raises(ValueError, match=r"Items\.tags has 0 rows, expected 2"):
-        type(good)(**{**{name: getattr(good, name) for name in good.__slots__}, "tags": Facet.from_rows([])})
+        type(good)(**{**{name: getattr(good, name) for name in good.__slots__}, "tags": facet([])})
 
 
 def test_candidates_of_wrong_type_or_shape_are_refused() -> None:

@@ -30,7 +30,7 @@ def candidates_of(part: SegmentUnderPolicy) -> Candidates:
     columns, anything = part.segment.rows.columns, Candidates.empty(len(part.segment))
     return replace(
         anything,
-        **{name: columns[name].copy() for name in ("available_from_s", "available_until_s", "min_age", "countries")},
+        **{name: columns[name] for name in ("available_from_s", "available_until_s", "min_age", "countries")},
         targets=np.unpackbits(part.targets, axis=1, count=len(RULES), bitorder="little").astype(np.bool_),
     )
 

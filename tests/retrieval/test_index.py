@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval import files, index
-from retrieval.index import KINDS, Float32, Index, Int64, Kind, Mask
+from retrieval.index import KINDS, Float32, Index, Int64, Kind
+from retrieval.masks import Mask
 
 D = 16
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from retrieval import keys
 from retrieval.errors import StoreUnavailable
-from retrieval.journal import EMPTY, ENTRY, RETENTION_S, Journals, Signal, entries, newest, parse, position
+from retrieval.journal import EMPTY, ENTRY, RETENTION_S, Journals, Signal, alike, entries, newest, parse, position
 
 NOW_S = 1_795_000_000
 TENANT, USER = "acme", "0123456789abcdef0123456789abcdef"
@@ -120,6 +120,13 @@ def test_shards_never_move(user: int) -> None:
 def test_the_shard_of_a_known_user_is_what_it_was() -> None:
     """Part of what is stored: whoever changes the function loses every journal."""
     assert [keys.shard("acme", f"{n:032x}") for n in range(4)] == [36, 50, 8, 30]
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50), st.integers(0, 2**32 - 1), st.sampled_from(Signal))
+def test_the_same_said_of_many(items: list[int], at_s: int, signal: Signal) -> None:
+    """The bytes are those of entries made one by one."""
+    one_by_one = entries([(item, at_s, signal, 1.0) for item in items])
+    assert alike(items, at_s, signal).tobytes() == one_by_one.tobytes()
 
 
 @given(st.lists(ROWS, max_size=80), st.sets(st.sampled_from(list(Signal))), st.integers(1, 5))

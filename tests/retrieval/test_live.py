@@ -9,18 +9,20 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from retrieval import live as live_module
-from retrieval.counters import Counters
+from retrieval.counters import COUNTS, Counters, added, windows_of
 from retrieval.database import connect
 from retrieval.errors import NotFound, StoreUnavailable
 from retrieval.live import Live
 from retrieval.policies import Policies
 from retrieval.store import Store
 from retrieval.tenants import Tenants
+from retrieval.view import View
 from tests.support.content import DIM, published, some_rows
 from tests.support.databases import NOW_S
 
@@ -220,7 +222,7 @@ async def test_one_tenants_trouble_is_its_own(worker: Worker, monkeypatch: pytes
 
 
 async def test_a_new_policy_is_shown_with_the_same_snapshot(worker: Worker) -> None:
-    """And work done for the base under the old policy is not kept for the new one."""
+    """And work done for the base is kept as long as the rules are the same, and not for others."""
     worker.publish(1, 30)
     live = await worker.loaded()
     before = live.view("acme")
@@ -229,7 +231,12 @@ async def test_a_new_policy_is_shown_with_the_same_snapshot(worker: Worker) -> N
     after = live.view("acme")
     assert (before.policy_version, after.policy_version) == ("0.0", "0.1")
     assert after.snapshot is before.snapshot
-    assert after.parts[0] is not before.parts[0]
+    assert after.policy.weights["similarity"] == 0.9
+    assert after.parts[0] is before.parts[0]
+    rule = {"id": "no", "kind": "block", "target": {"items": ["video-3"]}}
+    await Policies(worker.engine).publish("acme", {"rules": [rule]}, "ada", "test", 1, NOW_S)
+    await live.refresh_config()
+    assert live.view("acme").parts[0] is not before.parts[0]
 
 
 async def test_a_suspended_tenant_is_known_as_such(worker: Worker) -> None:
@@ -255,6 +262,28 @@ async def test_a_start_without_sql_serves_from_the_copy(worker: Worker, tmp_path
     assert "third" in live.config.tenants
     await live.stop()
     await away.dispose()
+
+
+async def test_a_look_at_the_same_counts_keeps_the_very_view(worker: Worker) -> None:
+    """Nothing is built anew every ten seconds; what one more hour has faded, or another count, is taken up at once."""
+    worker.publish(1, 5)
+    live = await worker.loaded()
+    liked = added(np.zeros(0, COUNTS), np.arange(3, dtype=np.uint32), np.array([[4, 1, n, 0] for n in range(3)], "f4"))
+    newest: list[View] = []
+    for now_hour in (100, 100, 101, 101):
+        await live.counters.publish("acme", windows_of({99: liked}, now_hour=now_hour))
+        await live.refresh_counters()
+        await live.refresh_counters()
+        newest.append(live.view("acme"))
+    first, same, faded, same_again = newest
+    assert same is first
+    assert faded is not first
+    assert same_again is faded
+    assert faded.popularity.version != first.popularity.version
+    assert live.counted_s > 0
+    other = live.view("other")
+    await live.refresh_counters()
+    assert live.view("other") is other
 
 
 async def test_a_start_with_nothing_is_not_ready(worker: Worker, tmp_path: Path) -> None:

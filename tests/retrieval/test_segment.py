@@ -61,7 +61,7 @@ def test_what_was_written_is_what_is_read(videos: list[Video]) -> None:
         assert same(segment.rows, ordered)
         found, _ = segment.index.search(segment.rows.vectors.astype(np.float32), 1)
         assert found[:, 0].tolist() == list(range(len(videos)))
-        assert segment.cards(np.arange(len(videos))) == [
+        assert [segment.card(row) for row in range(len(videos))] == [
             ordered.ragged["cards"].values[a:b].tobytes()
             for a, b in zip(ordered.ragged["cards"].offsets, ordered.ragged["cards"].offsets[1:], strict=False)
         ]
@@ -172,7 +172,7 @@ def test_an_opened_segment_outlives_its_files(tmp_path: Path) -> None:
     segment = Segment.open(tmp_path / "base-1", checksum_of)
     shutil.rmtree(tmp_path / "base-1")
     assert segment.index.search(unit_vectors(50)[7:8], 1)[0][0, 0] == 7
-    assert segment.cards(np.array([7]))[0].startswith(b'{"id":"video-7"')
+    assert segment.card(7).startswith(b'{"id":"video-7"')
 
 
 # Writes one segment under a limit on the size of files, which is how a process meets a full disk; then without it.

@@ -1,6 +1,7 @@
 """The stream: an event is in journal and stream together or not at all, and never twice."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID
@@ -15,7 +16,7 @@ from retrieval.erasure import Erasure, Erasures
 from retrieval.errors import StoreUnavailable
 from retrieval.journal import DAY_S, RETENTION_S, Journals, Signal
 from retrieval.keys import SHARDS
-from retrieval.stream import Answer, Event, Serve, ServedItem, Stream
+from retrieval.stream import SERVES_EVERY_S, Answer, Event, Serve, ServedItem, Stream
 from retrieval.tail import Tail, position, stream_id
 
 NOW_S = 1_795_000_000
@@ -152,6 +153,35 @@ async def test_callers_of_one_moment_share_a_round_trip(redis: Redis) -> None:
     batches = [stream.record(TENANT, f"{n:032x}", [like(1), like(1)], now_s=NOW_S) for n in range(100)]
     assert await asyncio.gather(*batches) == [[ACCEPTED, DUPLICATE]] * 100
     assert len(await redis.client_list()) <= 2
+
+
+async def test_pages_of_a_busy_worker_share_a_round_trip(redis: Redis) -> None:
+    """The first goes out at once; those that follow it closely go out together, a pause later, or with an event. When
+    nothing more is to come, none waits."""
+    busy = True
+    stream = Stream(redis, busy=lambda: busy)
+    await stream.served(page("aa", 1))
+
+    async def round_trips() -> int:
+        reads: int = (await redis.info("stats"))["total_reads_processed"]
+        return reads
+
+    asked, pages = await round_trips(), []
+    for n in range(5):
+        pages.append(asyncio.create_task(stream.served(page(f"b{n}", n))))
+        await asyncio.sleep(0)  # each in a turn of the loop of its own
+    await asyncio.gather(*pages)
+    assert await round_trips() == asked + 2  # theirs, and this question
+    pages = [asyncio.create_task(stream.served(page("cc", 9)))]
+    await asyncio.sleep(0)
+    assert await stream.record(TENANT, USER, [like(1)], now_s=NOW_S) == [ACCEPTED]
+    await asyncio.gather(*pages)
+    assert await round_trips() == asked + 4
+    assert len(await Journals(redis).read(TENANT, USER)) == 8
+    busy, began_s = False, time.monotonic()
+    for n in range(20):
+        await stream.served(page(f"d{n}", n))
+    assert time.monotonic() - began_s < 20 * SERVES_EVERY_S / 2
 
 
 async def test_a_journal_keeps_its_newest_entries(redis: Redis) -> None:

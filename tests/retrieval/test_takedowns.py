@@ -12,10 +12,11 @@ from retrieval.catalogue import Catalogue
 from retrieval.counters import Counters
 from retrieval.database import connect
 from retrieval.live import Live
+from retrieval.masks import is_set
 from retrieval.store import Store
 from retrieval.tenants import Tenants
 from retrieval.videos import parse_videos
-from retrieval.view import View, is_set
+from retrieval.view import View
 from tests.support.content import DIM, published, some_rows
 from tests.support.databases import NOW_S
 

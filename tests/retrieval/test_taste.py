@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranking.policy import Taste as TastePolicy
 from ranking.policy import resolve
+from ranking.sections import Taste as TastePolicy
 from retrieval.journal import Journal, Signal, entries
 from retrieval.taste import DAY_S, Memory, remember, taste
 from tests.support.content import DIM, unit_vectors

@@ -22,7 +22,7 @@ from retrieval.rows import Rows
 from retrieval.snapshot import Snapshot
 from retrieval.tenants import Tenant
 from retrieval.videos import OPEN_END_S, Rating, Video
-from retrieval.view import WINDOWS, View, clear, is_set
+from retrieval.view import WINDOWS, View
 from tests.support.content import NOW_S, TOPICS, a_video, memory_folder, snapshot_of, unit_vectors
 
 TENANT = Tenant("acme", "acme", "active", b"", 1, 0)
@@ -209,14 +209,3 @@ def test_the_work_done_for_a_base_is_taken_over() -> None:
         assert again.parts[0] is first.parts[0]
         other = View.of(TENANT, policy_of([]), "0.2", one, Popularity.nothing(), first)
         assert other.parts[0] is not first.parts[0]
-
-
-@given(st.sets(st.integers(0, 199)), st.lists(st.integers(-1, 199), max_size=50), st.sampled_from([200, 16_000]))
-def test_bits_are_cleared_one_by_one(members: set[int], gone: list[int], size: int) -> None:
-    """Few of many or many of few, repeats and -1: what is left is the difference of the sets."""
-    bits = np.zeros(size, bool)
-    bits[list(members)] = True
-    mask = np.packbits(bits, bitorder="little")
-    clear(mask, np.array(gone, np.int64))
-    left = np.flatnonzero(is_set(mask, np.arange(size))).tolist()
-    assert left == sorted(members - set(gone))

@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 
+from ranking.policy import Layer, resolve
+from retrieval.arms import arm_of
 from retrieval.erasure import rekeyed
 from retrieval.flags import DEFAULT_HOLDOUT_PERCENT, HOLDOUT, bucket
-from tests.service.test_operator import answer, command
+from tests.service.test_operator import answer, command, policy_file
 from tests.support.running import PEPPER, WITHIN_S, Json, Place, System, eventually, read, system, user_id, video
 
 TENANT = "watchers"
 QUICK = {"FEED_SIGNALS_FLUSH_S": "0.2"}
 VIDEOS = [video(f"v{n}", f"bread part {n}", tags=["bread"]) for n in range(40)]
 SHOWN = 4
+ARMS: list[Json] = [{"name": name, "percent": 50, "policy": {}} for name in ("a", "b")]
+POLICY = {"experiment": {"name": "nothing", "arms": ARMS}}
 LATER = "hold-out, later"
 """A page of somebody held out who has engaged before: a personalised one, had they not been held out."""
 
@@ -44,6 +48,13 @@ class Truth:
         """Watched of shown."""
         mine = [sums for (kind, _), sums in self.sums.items() if kind in kinds]
         return sum(one[2] for one in mine) / sum(one[0] for one in mine)
+
+
+def arm(given: str) -> str:
+    """The arm of a user who is not held out."""
+    experiment = resolve([Layer("tenant", POLICY)]).experiment
+    assert experiment is not None
+    return arm_of(experiment, TENANT, rekeyed(given, PEPPER))
 
 
 def in_holdout(given: str) -> bool:
@@ -93,9 +104,17 @@ class Week:
 
 @pytest.fixture(scope="module")
 def week(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
-    """Six users with a cold start and then a taste, three held out, somebody anonymous, one made-up event."""
-    url, truth = redis_server.removesuffix("/0") + "/9", Truth()
-    with system(tmp_path_factory.mktemp("report"), url, {TENANT: VIDEOS}, env=QUICK) as s:
+    """Six users with a cold start and then a taste, three held out, somebody anonymous, one made-up event; an
+    experiment of two arms that differ in nothing."""
+    url, truth, folder = redis_server.removesuffix("/0") + "/9", Truth(), tmp_path_factory.mktemp("report")
+    with system(folder, url, {TENANT: VIDEOS}, env=QUICK) as s:
+        words = "policy", "publish", policy_file(folder, POLICY), "--scope", TENANT, "--reason", "to see"
+        version = answer(s.place, *words)["version"]
+        secret = s.tenants[TENANT].secret
+        told = {"explain": "1"}
+        s.in_every_worker(
+            lambda: s.call("GET", "/v1/feed", secret, params=told).json()["policy_version"] == f"0.{version}"
+        )
         apart = (user_id(f"watcher{n}") for n in count())
         held_out = (user_id(f"held{n}") for n in count())
         for n, user in enumerate(islice((one for one in apart if not in_holdout(one)), 6)):
@@ -153,6 +172,28 @@ def test_every_figure_is_what_happened(week: Week) -> None:
     gap = found["cold_start_minus_holdout"]
     assert gap["value"] == pytest.approx(week.truth.ctr("cold_start") - week.truth.ctr("holdout"))
     assert gap["low"] < gap["value"] < gap["high"]
+
+
+def test_each_arm_has_the_figures_of_its_users(week: Week) -> None:
+    """Those held out and the anonymous are in none; the second arm is held against the first, the control."""
+    found = complete(week)["arms"]
+    users = {user: arm(user) for kind, user in week.truth.sums if kind == "personalised"}
+    assert [one["arm"] for one in found] == ["nothing.a", "nothing.b"]
+    assert set(users.values()) == {"a", "b"}
+    ctrs = {}
+    for one in found:
+        mine = [sums for (kind, user), sums in week.truth.sums.items() if users.get(user) == one["arm"][-1]]
+        shown, taken, watched = (sum(column) for column in zip(*mine, strict=True))
+        ctrs[one["arm"]] = taken / shown
+        assert (one["users"], one["pages"], one["ctr"]["n"]) == (len(mine) / 2, len(mine), shown)
+        assert one["ctr"]["value"] == pytest.approx(taken / shown)
+        assert one["watch_through"]["value"] == pytest.approx(watched / shown, abs=1e-6)
+    control, tried = (one["ctr_minus_control"] for one in found)
+    assert control["value"] is None
+    assert tried["value"] == pytest.approx(ctrs["nothing.b"] - ctrs["nothing.a"])
+    assert tried["low"] < tried["value"] < tried["high"]
+    out = command(week.s.place, "report", "--tenant", TENANT, env={"COLUMNS": "200"})[1]
+    assert "nothing.a" in out and "minus control" in out
 
 
 def test_the_catalogue_and_what_is_new(week: Week) -> None:
