@@ -49,16 +49,17 @@ def evaluated(data: Feedback, text: ours.Float32, say: Callable[[str], None]) ->
             continue
         found[name] = {}
         with tempfile.TemporaryDirectory() as folder:
-            for method, lists, of in _methods(asked, strangers, text, Path(folder), say):
+            for method, lists, of in methods(asked, strangers, text, Path(folder), say):
                 began = time.monotonic()
                 found[name][method] = measured(of, lists(), text)
                 say(_line(method, found[name][method], time.monotonic() - began))
     return found
 
 
-def _methods(
-    asked: Split, strangers: Split, text: ours.Float32, folder: Path, say: Callable[[str], None]
+def methods(
+    asked: Split, strangers: Split, text: ours.Float32, folder: Path, say: Callable[[str], None] = lambda _line: None
 ) -> list[tuple[str, Callable[[], list[Ints]], Split]]:
+    """(name, what makes its lists, what they answer) of every method; says what was learned for it."""
     days = plain.recent_days(asked)
     behaviour = ours.model(asked, text)
     found = orjson.dumps(behaviour.document).decode() if behaviour else "nothing, too few events"

@@ -150,13 +150,16 @@ def _seconds(values: list[Any], file: Path) -> Ints:
 
 
 def cut(data: Feedback, share: float) -> Feedback:
-    """The same feedback asked about earlier: split_time alone, its test part the tenth after this share of what was its
-    training part. So that something can be chosen for users who come later without a look at what is tested on."""
-    (train,) = np.nonzero(data.splits["split_time"] == "train")
-    ends = (np.array([share * 8 / 9, share, share + 0.1]) * len(train)).astype(np.int64).clip(max=len(train))
+    """The same feedback asked about earlier: split_time alone, its test part a tenth of what was its training part,
+    after this share of it; at 1 that is in what was its valid part. So that something can be chosen for users who come
+    later without a look at what is tested on."""
+    of = data.splits["split_time"]
+    (blind,) = np.nonzero(of != "test")
+    ends = np.array([share * 8 / 9, share, share + 0.1]) * np.count_nonzero(of == "train")
+    ends = ends.astype(np.int64).clip(max=len(blind))
     of = np.full(len(data.item), "later", "<U5")
     for part, begin, end in zip(("train", "valid", "test"), (0, *ends[:2].tolist()), ends.tolist(), strict=True):
-        of[train[begin:end]] = part
+        of[blind[begin:end]] = part
     return replace(data, splits={"split_time": of})
 
 
@@ -203,9 +206,7 @@ def best(score: npt.NDArray[Any], seen: Ints) -> Ints:
 
 def measured(asked: Split, lists: Sequence[Ints], text: npt.NDArray[np.float32]) -> dict[str, float]:
     """What the lists are worth: means over users, and the half-width of 95 % intervals of the first two."""
-    recall, ndcg = np.array(
-        [_gain(page, answers) for page, answers in zip(lists, asked.answers, strict=True)] or [(0.0, 0.0)]
-    ).T
+    recall, ndcg = gains(asked, lists).T if lists else np.zeros((2, 1))
     share = (1 + np.bincount(asked.data.item[asked.known], minlength=asked.data.n_items)) / (1 + int(asked.known.sum()))
     shown = np.concatenate([*lists, np.zeros(0, np.int64)])
     alike = [
@@ -223,6 +224,12 @@ def measured(asked: Split, lists: Sequence[Ints], text: npt.NDArray[np.float32])
         "diversity_ci": _half_width(np.array(alike)),
         "users": len(lists),
     }
+
+
+def gains(asked: Split, lists: Sequence[Ints]) -> npt.NDArray[np.float64]:
+    """float64[u, 2]: recall and NDCG of each user's list."""
+    each = [_gain(page, answers) for page, answers in zip(lists, asked.answers, strict=True)]
+    return np.array(each, np.float64).reshape(-1, 2)
 
 
 def _gain(page: Ints, answers: Ints) -> tuple[float, float]:

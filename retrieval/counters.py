@@ -16,7 +16,8 @@ leave of it; at the full hour everything fades alike, and the order goes on as i
 changes, so that there is nothing to publish.
 
 Popularity is the logarithm of how much engagement there was, times a smoothed rate of it: with few impressions an item
-is drawn to the tenant's mean, so that one like of one view is not the top of the feed.
+is drawn to the tenant's mean, so that one like of one view is not the top of the feed. And where a week holds little,
+what is popular is drawn to the half year (`retrieval/evidence.py`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from redis.exceptions import RedisError
 
 from retrieval import keys
 from retrieval.errors import StoreUnavailable
+from retrieval.evidence import borrowed
 from retrieval.journal import RETENTION_S, Signal
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ COUNTS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(MEASURES),))])
 """20 bytes: item number, sum of each of MEASURES. Rows are ordered by item."""
 HALF_LIVES_H: Final = (1, 24, 168, 4320)
 """What is rising (an hour), trending (a day), popular (a week), evergreen (half a year)."""
+_POPULAR, _EVERGREEN = 2, 3  # columns of HALF_LIVES_H
 WINDOWS: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(HALF_LIVES_H), len(MEASURES)))])
 """68 bytes: item number, the faded sums for each of HALF_LIVES_H. Rows are ordered by item."""
 LASTING: Final = np.dtype([("item", "<u4"), ("sums", "<f4", (len(HALF_LIVES_H) - 1, len(MEASURES)))])
@@ -253,11 +256,17 @@ def folded(before: Before, hours: Mapping[int, Counts], *, up_to: int) -> Before
 
 
 def popularity(windows: Windows) -> Popularity:
-    """What is rising, trending, popular and evergreen."""
-    items = windows["item"]
+    """What is rising, trending, popular and evergreen.
+
+    Popular borrows from evergreen where a week tells little. What rises and trends does not: a day's window is for
+    what the day alone says, and where that is little, `indexer learn` gives it little weight.
+    """
+    items, sums = windows["item"], windows["sums"].astype(np.float64)
+    week, half_year = sums[:, _POPULAR], sums[:, _EVERGREEN]
+    week += borrowed(_engaged(week), _engaged(half_year)) * half_year
     table = np.zeros((int(items.max()) + 2 if len(items) else 1, len(HALF_LIVES_H)), np.float32)
     for column in range(len(HALF_LIVES_H)):
-        table[items, column] = scaled(windows["sums"][:, column])
+        table[items, column] = scaled(sums[:, column])
     return Popularity(table, version_of(windows))
 
 
@@ -266,13 +275,11 @@ def version_of(windows: Windows) -> str:
     return xxhash.xxh3_64_hexdigest(_LAYOUT + windows.tobytes()) if len(windows) else ""
 
 
-def scaled(sums: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """float32[n] in [0, 1] of sums float[n, MEASURES]: the logarithm of how many engaged beside the item with most,
+def scaled(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """float32[n] in [0, 1] of sums float64[n, MEASURES]: the logarithm of how many engaged beside the item with most,
     times how good it was when shown, to the power RATE. The best is 1; fading all sums alike changes next to
     nothing."""
-    sums = sums.astype(np.float64)
-    value = np.maximum(sums @ WORTH, 0.0)
-    engaged = np.minimum(np.maximum(sums[:, 1], sums[:, 2]), value)  # who likes it has watched it; skips take away
+    value, engaged = _value(sums), _engaged(sums)
     # An engagement without its impression event still was an impression.
     shown = np.maximum(sums[:, 0], np.minimum(value, 1.0))
     if not engaged.any():
@@ -281,6 +288,18 @@ def scaled(sums: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     rate = (value + PRIOR_IMPRESSIONS * mean) / (shown + PRIOR_IMPRESSIONS) / mean
     score = rate**RATE * np.log1p(SPREAD * engaged / engaged.max())
     return np.asarray(score / score.max(), np.float32)
+
+
+def _value(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """float64[n]: WORTH of sums float64[n, MEASURES], at least 0."""
+    value: npt.NDArray[np.float64] = np.maximum(sums @ WORTH, 0.0)
+    return value
+
+
+def _engaged(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """float64[n]: how many engaged, of sums float64[n, MEASURES]."""
+    watched = np.maximum(sums[:, 1], sums[:, 2])  # who likes it has watched it
+    return np.minimum(watched, _value(sums))  # skips take away
 
 
 def _left(age_h: int) -> npt.NDArray[np.float32]:

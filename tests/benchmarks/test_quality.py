@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import quality
+from benchmarks import quality_paired as paired
 from benchmarks import quality_plain as plain
 from benchmarks import quality_product as ours
 from benchmarks.quality_data import BadFeedback, Feedback, best, cut, folders, measured, read, split
@@ -164,6 +165,36 @@ def test_a_cut_asks_about_the_training_part_alone(data: Feedback) -> None:
     assert set(of[~training]) == {"later"} and set(of[training]) == {"train", "valid", "test", "later"}
     assert asked.known.sum() == training.sum() // 2
     assert data.at_s[asked.known].max() <= data.at_s[of == "test"].min()
+    last = cut(data, 1).splits["split_time"]
+    assert set(last[data.splits["split_time"] == "test"]) == {"later"}
+    assert set(data.splits["split_time"][last == "test"]) == {"valid"}
+
+
+def test_two_methods_are_compared_user_by_user_at_each_moment_and_at_all_together(folder: Path) -> None:
+    """The first line says the same as the table; what a method is better by than itself is nothing."""
+    said: list[str] = []
+    encoder = TinyEncoder()
+    paired.run(folder, encoder, said.append, ("product", "popular"), [0.7, 0.9])
+    assert [line.split(",")[0] for line in said] == ["habits cut 0.7", "habits cut 0.9", "habits all cuts"]
+    table = quality.run(folder, encoder, lambda _line: None, 0.7)["habits"]["split_time"]
+    first, second = (f"{table[method]['recall20']:.4f}" for method in ("product", "popular"))
+    assert f"Recall@20 {first} - {second} = " in said[0]
+    said.clear()
+    paired.run(folder, encoder, said.append, ("popular", "popular"), [])
+    assert len(said) == 2 and all("= +0.0000 (+0.0000 to +0.0000)" in line for line in said)
+    for wanted, problem in ((("product", "best"), "best is none of random"), (("product", "cold"), "different users")):
+        with pytest.raises(BadFeedback, match=problem):
+            paired.run(folder, encoder, said.append, wanted, [0.7])
+
+
+def test_an_interval_covers_the_mean_and_draws_a_user_who_was_asked_twice_as_one() -> None:
+    """Two hundred users of mean 0.1: the interval has the width of theory. Asked twice, they say no more than once."""
+    difference = np.random.default_rng(0).normal(0.1, 1, (200, 2))
+    once = paired.interval(np.arange(200), difference)
+    width = 2 * 1.96 * difference.std(axis=0) / np.sqrt(200)
+    assert np.allclose(once[1] - once[0], width, rtol=0.1)
+    assert (once[0] < difference.mean(axis=0)).all() and (difference.mean(axis=0) < once[1]).all()
+    assert np.allclose(paired.interval(np.tile(np.arange(200), 2), np.tile(difference, (2, 1))), once)
 
 
 @pytest.mark.parametrize(

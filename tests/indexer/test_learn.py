@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from indexer.calibrate import calibrated
+from indexer import calibrate
+from indexer.calibrate import TRIED, calibrated
 from indexer.held_out import counted, held_out, until, without
 from indexer.learn import enough, factors, ridge
 from indexer.learning import learned
@@ -16,7 +17,7 @@ from retrieval.behaviour import Behaviour
 from retrieval.counters import HOUR_S, popularity, windows_of
 from retrieval.errors import SnapshotCorrupt
 from retrieval.journal import Signal
-from tests.support.behaving import BEGAN_S, N_ITEMS, circle_of, habits, texts
+from tests.support.behaving import BEGAN_S, N_ITEMS, circle_of, habits, sittings, texts
 
 ITEMS = np.arange(N_ITEMS, dtype=np.uint32)
 
@@ -73,6 +74,25 @@ def test_behaviour_is_found_to_matter_and_a_stranger_gets_the_popular(model: Beh
     assert filled.taste.behaviour >= 0.5
     assert max(filled.weights[name] for name in ("trending", "popularity", "evergreen")) > 0
     assert filled.provenance["/weights/trending"] == "learned"
+
+
+@pytest.mark.parametrize("tried", [(14.0, 60.0, 180.0), (180.0, 60.0, 14.0)])
+@pytest.mark.parametrize(
+    ("days", "each", "moved", "expected"), [((0, 90), (8, 5), False, 180.0), ((0, 40, 42), (8, 2, 5), True, 14.0)]
+)
+def test_a_taste_is_kept_as_long_as_it_tells_what_comes_next(
+    days: tuple[int, ...],
+    each: tuple[int, ...],
+    moved: bool,
+    expected: float,
+    tried: tuple[float, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who comes back after a season for the same as before is remembered; who has moved on since is not held to it.
+    Wherever the search begins."""
+    monkeypatch.setattr(calibrate, "TRIED", {**TRIED, "/taste/half_life_days": tried})
+    found = learned(sittings(days, each, moved=moved), ITEMS, texts(), number=1)
+    assert found.document["taste"]["half_life_days"] == expected
 
 
 def test_rarity_rises_from_the_median_to_one_in_ten_thousand(model: Behaviour) -> None:

@@ -124,6 +124,19 @@ def test_what_takes_off_now_rises_and_what_was_liked_for_days_does_not() -> None
     assert trending[0] > trending[1]
 
 
+def test_what_one_viewer_saw_tonight_is_not_what_is_popular_and_what_everybody_saw_is() -> None:
+    """Ten items that are watched all the time beside 190 that hardly are; forty of both in an evening of one viewer,
+    and the same evening of fifty."""
+    always = [(item, (10.0, 10.0, 0.0, 0.0)) for item in range(10)]
+    old = {HOUR - 24 * 60: counts(*always, *[(item, (1.0, 1.0, 0.0, 0.0)) for item in range(10, 200)])}
+    tops = []
+    for viewers in (1.0, 50.0):
+        tonight = {HOUR: counts(*[(item, (viewers, viewers, 0.0, 0.0)) for item in range(0, 200, 5)])}
+        tops.append(set(np.argsort(-popularity(windows_of(old | tonight, now_hour=HOUR)).table[:, 2])[:10].tolist()))
+    assert tops[0] == set(range(10))
+    assert all(item % 5 == 0 for item in tops[1])
+
+
 @given(HOURS)
 def test_popularity_is_between_0_and_1(hours: dict[int, list[tuple[int, tuple[float, ...]]]]) -> None:
     """Finite and in range for every count, and 0 for what was never counted."""

@@ -5,6 +5,8 @@ Texts say nothing about circles. Items come in waves, so that what is popular ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,16 +24,34 @@ def habits(seed: int = 0, users: int = 150, each: int = 20) -> Log:
     rng = np.random.default_rng(seed)
     item = np.concatenate([_watched(rng, user % N_CIRCLES, each) for user in range(users)])
     at_s = BEGAN_S + rng.integers(0, 20 * 86_400, users)[:, None] + 60 * np.arange(each)
-    user = np.repeat(np.arange(users), each)
-    order = np.argsort(at_s.reshape(-1), kind="stable")
-    n = users * each
-    return Log(
-        user[order],
-        item[order].astype(np.uint32),
-        at_s.reshape(-1)[order],
-        np.full(n, int(Signal.COMPLETE), np.uint8),
-        np.ones(n, np.float32),
+    return _completed(np.repeat(np.arange(users), each), item, at_s.reshape(-1))
+
+
+def sittings(days: Sequence[int], each: Sequence[int], *, moved: bool, users: int = 240) -> Log:
+    """Events of users who watch `each` items in sittings on these days since they came, all of their one circle; or
+    moved: of one circle in the first sitting and of another ever after. As many passers-by watch what all of them do
+    in that week, so that trends tell something too."""
+    rng = np.random.default_rng(0)
+    came = rng.integers(0, 200, (users, 1))
+    first = rng.integers(0, N_CIRCLES, users)
+    then = (first + rng.integers(1, N_CIRCLES, users)) % N_CIRCLES if moved else first
+    own = [(_watched(rng, a, each[0]), _watched(rng, b, sum(each))) for a, b in zip(first, then, strict=True)]
+    item = np.stack([np.append(old, new[~np.isin(new, old)][: sum(each[1:])]) for old, new in own])
+    at_s = (came + np.repeat(days, each)) * 86_400 + 60 * np.arange(sum(each))
+    passing = rng.integers(0, 300, (users, 1))
+    hot = (11 * (passing // 7) + np.argsort(rng.random((users, 4)), axis=1)[:, :3]) % N_ITEMS
+    return _completed(
+        np.concatenate([np.repeat(np.arange(users), sum(each)), np.repeat(users + np.arange(users), 3)]),
+        np.concatenate([item.reshape(-1), hot.reshape(-1)]),
+        BEGAN_S + np.concatenate([at_s.reshape(-1), (passing * 86_400 + 60 * np.arange(3)).reshape(-1)]),
     )
+
+
+def _completed(user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], at_s: npt.NDArray[np.int64]) -> Log:
+    order = np.argsort(at_s, kind="stable")
+    n = len(order)
+    signal, strength = np.full(n, int(Signal.COMPLETE), np.uint8), np.ones(n, np.float32)
+    return Log(user[order], item[order].astype(np.uint32), at_s[order], signal, strength)
 
 
 def texts(seed: int = 0, n: int = N_ITEMS) -> npt.NDArray[np.float32]:
