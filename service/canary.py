@@ -114,9 +114,13 @@ class Canary:
         now = datetime.now(UTC).isoformat()
         event = {"id": str(uuid4()), "type": "like", "item_id": VIDEO, "occurred_at": now}
         headers = {**self._publishable, "Feed-User": user}
-        answer = await self._done("POST", "/v1/events", headers, json={"sent_at": now, "events": [event]})
-        if not answer["accepted"]:
-            raise Late("event: the like was not accepted")
+        began = time.monotonic()
+        while not (await self._done("POST", "/v1/events", headers, json={"sent_at": now, "events": [event]}))[
+            "accepted"
+        ]:
+            if time.monotonic() - began > LIMIT_S:
+                raise Late("event: the like was not accepted")
+            await asyncio.sleep(POLL_S)  # another worker than the one that showed the video may not have it yet
 
     async def _shows(self, title: str) -> bool:
         return any(item["title"] == title for item in (await self._feed())["items"])
