@@ -52,14 +52,10 @@ class ServeLog:
         def wanted(serve: Serve) -> bool:
             return serve.request_id == request_id and tenant in (None, serve.tenant) and serve.at_s > now_s - KEPT_S
 
-        # Once more, from a table opened anew: a page is logged just after its answer, so perhaps since the first look
-        # began; and a table that is brought up to date while its log is swept may have stayed behind.
-        for _ in range(2):
-            found = await self._logged(wanted, f"request_id = '{request_id}'", since_s=now_s - KEPT_S)
-            if found:
-                return found[0]
-            self._archive = None
-        raise NotFound("logged page of the last 24 hours", request_id)
+        found = await self._logged(wanted, f"request_id = '{request_id}'", since_s=now_s - KEPT_S)
+        if not found:
+            raise NotFound("logged page of the last 24 hours", request_id)
+        return found[0]
 
     async def chain(self, last: Serve) -> list[Serve]:
         """The pages of a chain up to and including `last`, in the order they were answered."""

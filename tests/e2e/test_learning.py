@@ -24,12 +24,12 @@ SWIPES = 20
 
 
 @pytest.fixture(scope="module")
-def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Real talks with their real vectors, on a Redis database of their own. Popularity stays as it was at the start:
+def s(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Real talks with their real vectors. Popularity stays as it was at the start:
     this is about what is learnt of each viewer."""
-    url, folder = redis_server.removesuffix("/0") + "/7", tmp_path_factory.mktemp("learning")
+    folder = tmp_path_factory.mktemp("learning")
     env = {"FEED_SIGNALS_PUBLISH_S": "60"}
-    with system(folder, url, {TENANT: talks()}, dim=DIM, model=MODEL, env=env) as running:
+    with system(folder, redis_database, {TENANT: talks()}, dim=DIM, model=MODEL, env=env) as running:
         yield running
 
 

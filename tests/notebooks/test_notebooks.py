@@ -36,11 +36,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Two dozen simulated viewers have swiped, everything is archived, and a second generation is out."""
-    folder, url = tmp_path_factory.mktemp("lab"), redis_server.removesuffix("/0") + "/8"
+    folder = tmp_path_factory.mktemp("lab")
     env = {"FEED_SIGNALS_FLUSH_S": "0.3", "FEED_SIGNALS_PUBLISH_S": "1"}
-    with system(folder, url, {TENANT: talks()}, dim=DIM, model=MODEL, workers=1, env=env) as s:
+    with system(folder, redis_database, {TENANT: talks()}, dim=DIM, model=MODEL, workers=1, env=env) as s:
         request_id, page = asyncio.run(_used(s, folder))
         s.put(TENANT, video("one-more", "One more talk about testing", vector=talks()[0]["vector"]))
         eventually(lambda: s.place.store.newest_generation(TENANT) > 1)

@@ -18,9 +18,9 @@ SMALL = [video("a", "Bread"), video("b", "Trains")]
 
 
 @pytest.fixture(scope="module")
-def place(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def place(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with a customer and a canary's tenant."""
-    with system(tmp_path_factory.mktemp("canary"), redis_server, {"customer": SMALL, "canary": []}) as running:
+    with system(tmp_path_factory.mktemp("canary"), redis_database, {"customer": SMALL, "canary": []}) as running:
         yield running
 
 

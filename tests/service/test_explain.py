@@ -24,7 +24,7 @@ POLICY: Json = {
 
 
 @pytest.fixture(scope="module")
-def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def s(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system whose tenant has rules of several kinds."""
     topics = ("bread", "trains", "chess")
     videos = [
@@ -40,7 +40,7 @@ def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         for n in range(100)
     ]
     videos[2]["ratings"] = []
-    with system(tmp_path_factory.mktemp("why"), redis_server, {TENANT: videos}) as running:
+    with system(tmp_path_factory.mktemp("why"), redis_database, {TENANT: videos}) as running:
 
         async def publish() -> None:
             engine = connect(running.place.database_url)

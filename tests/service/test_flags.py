@@ -143,11 +143,10 @@ async def test_files_kill_with_everything_away(nowhere: tuple[str, str], tmp_pat
 
 
 @pytest.fixture(scope="module")
-def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A running system on a Redis database of its own: flags of all tenants must not leak into other tests."""
+def s(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A running system."""
     videos = [video(f"v{n}", f"bread {n}") for n in range(30)]
-    url = redis_server.removesuffix("/0") + "/5"
-    with system(tmp_path_factory.mktemp("flags"), url, {"host": videos}) as running:
+    with system(tmp_path_factory.mktemp("flags"), redis_database, {"host": videos}) as running:
         yield running
 
 

@@ -29,14 +29,13 @@ mount(CLI)
 
 
 @pytest.fixture(scope="module")
-def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A running system on a Redis database of its own, because flags of all tenants are set."""
+def s(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A running system."""
     videos = [
         video(f"v{n}", f"{('bread', 'trains')[n % 2]} {n}", tags=[("bread", "trains")[n % 2]], creator=f"c{n % 9}")
         for n in range(60)
     ]
-    url = redis_server.removesuffix("/0") + "/6"
-    with system(tmp_path_factory.mktemp("desk"), url, {TENANT: videos}) as running:
+    with system(tmp_path_factory.mktemp("desk"), redis_database, {TENANT: videos}) as running:
         yield running
 
 

@@ -20,7 +20,7 @@ OTHER = "rivals"
 
 
 @pytest.fixture(scope="module")
-def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def s(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Two tenants of 60 videos; in `rivals` one playlist."""
     videos = [
         video(
@@ -35,7 +35,7 @@ def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         for n in range(60)
     ]
     foreign = [video("x", "theirs", playlists=["theirs"])]
-    with system(tmp_path_factory.mktemp("policies"), redis_server, {TENANT: videos, OTHER: foreign}) as running:
+    with system(tmp_path_factory.mktemp("policies"), redis_database, {TENANT: videos, OTHER: foreign}) as running:
         yield running
 
 

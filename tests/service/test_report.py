@@ -103,11 +103,11 @@ class Week:
 
 
 @pytest.fixture(scope="module")
-def week(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
+def week(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
     """Six users with a cold start and then a taste, three held out, somebody anonymous, one made-up event; an
     experiment of two arms that differ in nothing."""
-    url, truth, folder = redis_server.removesuffix("/0") + "/9", Truth(), tmp_path_factory.mktemp("report")
-    with system(folder, url, {TENANT: VIDEOS}, env=QUICK) as s:
+    truth, folder = Truth(), tmp_path_factory.mktemp("report")
+    with system(folder, redis_database, {TENANT: VIDEOS}, env=QUICK) as s:
         words = "policy", "publish", policy_file(folder, POLICY), "--scope", TENANT, "--reason", "to see"
         version = answer(s.place, *words)["version"]
         secret = s.tenants[TENANT].secret

@@ -231,9 +231,9 @@ async def test_secrets_rotate_with_overlap(sweep: Sweep, tenant: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def s(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def s(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A running system."""
-    with system(tmp_path_factory.mktemp("webhooks"), redis_server, {"cms": [video("old", "old")]}) as running:
+    with system(tmp_path_factory.mktemp("webhooks"), redis_database, {"cms": [video("old", "old")]}) as running:
         yield running
 
 

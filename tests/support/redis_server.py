@@ -1,5 +1,8 @@
 """Real Redis-protocol servers for tests: one for running systems, and one that is emptied before each test.
 
+Each running system has a database of its own. With one between them, each indexer would archive and then drop from the
+stream what the other has not read yet.
+
     pytest_plugins = ["tests.support.redis_server"]
 
 A machine without a server skips these tests; in CI (environment variable CI) it fails them.
@@ -22,6 +25,8 @@ from deploy.local import valkey
 from deploy.local.errors import StartError
 from deploy.local.processes import Child, ended_error, spawn
 
+DATABASES = 64
+
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
@@ -33,9 +38,21 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server for whole running systems, which outlive a test: nobody empties it."""
+    """The URL of a server for whole running systems, which outlive a test: nobody empties it. Its database 0 belongs
+    to the system of the session, `running`; see `redis_database` for another."""
     with own_redis(tmp_path_factory.mktemp("redis")) as (url, _):
         yield url
+
+
+@pytest.fixture(scope="session")
+def _unused_database() -> Iterator[int]:
+    return iter(range(1, DATABASES))
+
+
+@pytest.fixture(scope="module")
+def redis_database(redis_server: str, _unused_database: Iterator[int]) -> str:
+    """The URL of an empty database for the running system of one module."""
+    return f"{redis_server.removesuffix('/0')}/{next(_unused_database)}"
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +76,7 @@ def own_redis(folder: Path) -> Iterator[tuple[str, Child]]:
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        command = valkey.server_command(port, folder, valkey.FLEETING)
+        command = valkey.server_command(port, folder, {**valkey.FLEETING, "databases": str(DATABASES)})
     except StartError as problem:
         if os.environ.get("CI"):
             raise
