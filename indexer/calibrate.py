@@ -1,11 +1,12 @@
 """Find the weights that tell best what a tenant's users do next, on that tenant's own past. Pure.
 
-What users did next is held out of the past (`indexer.held_out`). Then one number after the other is moved to the best
-of a few values. A number leaves the value it begins with only for GAIN more than that brings, so that chance alone does
-not move it.
+What users did next is held out of the past (`indexer.held_out`). First everybody is asked as a stranger: how trending,
+popularity and evergreen are mixed is what serves best those of whom nothing is known. Then, with what is known of each,
+one number after the other is moved to the best of a few values: how taste is made, and how much that mix says beside
+it. A number leaves the value it begins with only for GAIN more than that brings, so that chance alone does not move it.
 
 What is compared is the order of the catalogue by the features that are learned here: nearness (text and behaviour), and
-what everybody does (trending, popularity, evergreen; whether `rising` counts is for people to say). Noise in the score
+what everybody does (WINDOWS; whether `rising` counts is for people to say). Noise in the score
 is taken out: with weights that fit it costs more than it teaches, and the explore source has slots of its own.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from types import MappingProxyType
 from typing import Final
 
@@ -25,7 +27,6 @@ from ranking.policy import Policy
 from ranking.sections import Taste
 from retrieval.behaviour import RARE, VALUES, Behaviour, Float32
 from retrieval.taste import Memory, certainty, lasting, remember, taste
-from retrieval.view import WINDOWS
 
 MOST_ITEMS: Final = 4000
 """Items that are compared: those with most events."""
@@ -35,6 +36,10 @@ PAGE: Final = 20
 GAIN: Final = 0.005
 ONE_INTEREST: Final = 0.75
 """From this share of behaviour on, the several interests found in texts hardly matter: one query is enough."""
+WINDOWS: Final = ("trending", "popularity", "evergreen")
+SHARES: Final = (1.0, 0.5, 0.2, 0.1, 0.0)
+"""Of the largest weight of a window, what another may have. Every mixture of them is tried."""
+MIX: Final = "the largest weight of WINDOWS"
 TRIED: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
     {
         "/taste/behaviour": (0.9, 0.0, 0.5, 0.75, 1.0),
@@ -42,14 +47,11 @@ TRIED: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
         "/taste/half_life_days": (14.0, 60.0, 180.0),
         "/taste/doubt": (1.0, 0.0, 3.0, 10.0),
         "/taste/stale": (0.5, 1.0, 0.25, 0.1),
-        "/weights/trending": (0.3, 0.0, 0.15, 0.6, 1.0, 1.5, 2.5),
-        "/weights/popularity": (0.15, 0.0, 0.3, 0.6, 1.0, 2.0),
-        "/weights/evergreen": (0.1, 0.0, 0.05, 0.25, 0.5, 1.0, 2.0),
+        MIX: (0.3, 0.05, 0.1, 0.6, 1.0, 1.5, 2.5),
     }
 )
-"""The values that are tried, by JSON pointer; the first is where the search begins and what it returns to without
-GAIN. The weight of similarity stays: the others are beside it."""
-_WINDOWS: Final = tuple(name for name in WINDOWS if f"/weights/{name}" in TRIED)
+"""The values that are tried, by JSON pointer, and of the largest weight of a window; the first is where the search
+begins and what it returns to without GAIN. The weight of similarity stays: the others are beside it."""
 ROUNDS: Final = 2
 
 
@@ -63,23 +65,30 @@ def calibrated(
     kept = _most_active(log, items)
     items, text = items[kept], text[kept]
     rows = behaviour.joined(items, text)
-    search = _Search(cases(log, items, _WINDOWS), rows, items, behaviour.text_dim, policy)
+    asked = cases(log, items, WINDOWS)
+    mix = mixed(asked)
+    search = _Search(asked, np.tensordot(mix, asked.counted, 1), rows, items, behaviour.text_dim, policy)
     chosen = _best(search)
     near = search.near(chosen)
-    if chosen["/taste/behaviour"] >= ONE_INTEREST:
-        chosen["/taste/interests"] = 1
-    document: dict[str, dict[str, float]] = {"weights": {"exploration": 0.0}, "taste": {}}
-    for pointer, value in chosen.items():
-        _, section, key = pointer.split("/")
-        document[section][key] = value
-    return document, near
+    weights = {name: round(share * chosen[MIX], 4) for name, share in zip(WINDOWS, mix.tolist(), strict=True)}
+    taste = {pointer.removeprefix("/taste/"): value for pointer, value in chosen.items() if pointer != MIX}
+    if taste["behaviour"] >= ONE_INTEREST:
+        taste["interests"] = 1
+    return {"weights": {"exploration": 0.0, **weights}, "taste": taste}, near
+
+
+def mixed(asked: HeldOut) -> Float32:
+    """float32[w]: the mixture of WINDOWS, 1 the largest, that serves best, if nothing were known of anybody."""
+    mixtures = [np.array(one, np.float32) for one in product(SHARES, repeat=len(WINDOWS)) if max(one) == 1]
+    return max(mixtures, key=lambda mix: _worth(np.tensordot(mix, asked.counted, 1), asked))
 
 
 @dataclass(frozen=True)
 class _Search:
-    """Scores of choices; what was worked out for a choice of taste is kept."""
+    """Scores of choices; what was worked out for a choice of taste is kept. mix float32[c, n]: what everybody did."""
 
     cases: HeldOut
+    mix: Float32
     rows: Float32
     items: npt.NDArray[np.uint32]
     text_dim: int
@@ -90,11 +99,8 @@ class _Search:
 
     def worth(self, chosen: Mapping[str, float]) -> float:
         """Recall and NDCG of a page."""
-        everybody = np.tensordot(
-            np.array([chosen[f"/weights/{name}"] for name in _WINDOWS], np.float32), self.cases.counted, 1
-        )
         sure = self.certainties(chosen) * np.float32(self.policy.weights["similarity"])
-        return _worth(self.similarity(chosen) * sure[:, None] + everybody, self.cases)
+        return _worth(self.similarity(chosen) * sure[:, None] + np.float32(chosen[MIX]) * self.mix, self.cases)
 
     def certainties(self, chosen: Mapping[str, float]) -> Float32:
         """float32[c]: how much each user's taste says."""
@@ -161,13 +167,13 @@ def _rare(nearness: Float32) -> Float32:
 
 
 def _best(search: _Search) -> dict[str, float]:
-    chosen = {pointer: first for pointer, (first, *_) in TRIED.items()}
+    chosen = {name: first for name, (first, *_) in TRIED.items()}
     for _ in range(ROUNDS):
         before = dict(chosen)
-        for pointer, (first, *others) in TRIED.items():
-            worth = {value: search.worth({**chosen, pointer: value}) for value in (first, *others)}
+        for name, (first, *others) in TRIED.items():
+            worth = {value: search.worth({**chosen, name: value}) for value in (first, *others)}
             value = max(worth, key=lambda value: worth[value])
-            chosen[pointer] = value if worth[value] > worth[first] * (1 + GAIN) else first
+            chosen[name] = value if worth[value] > worth[first] * (1 + GAIN) else first
         if chosen == before:
             break
     return chosen

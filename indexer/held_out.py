@@ -38,8 +38,9 @@ KINDS: Final = ("last", "newcomer", "returner")
 EARLY: Final = 8
 """A newcomer has less than so many items."""
 PAUSE_S: Final = 6 * HOUR_S
-ANSWERS: Final = 5
-"""So many items are the answer for newcomers and returners."""
+ANSWERS: Final = 10
+"""So many items are the answer for newcomers and returners: half a page. With few, what others watch in the same hour
+would decide; with many, those who watch much."""
 
 
 @dataclass(frozen=True)

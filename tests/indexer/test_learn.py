@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from indexer import calibrate
-from indexer.calibrate import TRIED, calibrated
-from indexer.held_out import counted, held_out, until, without
+from indexer.calibrate import MIX, SHARES, TRIED, WINDOWS, calibrated, mixed
+from indexer.held_out import HeldOut, counted, held_out, until, without
 from indexer.learn import enough, factors, ridge
 from indexer.learning import learned
 from ranking.policy import resolve, with_learned
@@ -74,6 +74,27 @@ def test_behaviour_is_found_to_matter_and_a_stranger_gets_the_popular(model: Beh
     assert filled.taste.behaviour >= 0.5
     assert max(filled.weights[name] for name in ("trending", "popularity", "evergreen")) > 0
     assert filled.provenance["/weights/trending"] == "learned"
+
+
+@pytest.mark.parametrize("telling", range(len(WINDOWS)))
+def test_what_is_popular_is_mixed_for_those_of_whom_nothing_is_known(telling: int) -> None:
+    """The window that tells what people do next counts most, and one that tells the contrary little."""
+    rng, n_cases, n_items = np.random.default_rng(0), 50, 80
+    target = rng.integers(0, n_items, n_cases)
+    counts = rng.random((len(WINDOWS), n_cases, n_items), np.float32)
+    counts[:, np.arange(n_cases), target] = 0
+    counts[telling, np.arange(n_cases), target] = 1
+    nobody = np.zeros(n_cases, np.int64)
+    mix = mixed(HeldOut(target, np.zeros((n_cases, n_items), bool), counts, [], nobody, []))
+    assert mix[telling] == 1
+    assert np.delete(mix, telling).max() <= 0.2
+
+
+def test_for_everybody_else_the_mixture_has_one_weight_beside_similarity(model: Behaviour) -> None:
+    """So that what was found for strangers holds whatever is known of somebody."""
+    weights = np.array([model.document["weights"][name] for name in WINDOWS])
+    assert weights.max() in TRIED[MIX]
+    assert np.isin(np.round(weights / weights.max(), 3), SHARES).all()
 
 
 @pytest.mark.parametrize("tried", [(14.0, 60.0, 180.0), (180.0, 60.0, 14.0)])
