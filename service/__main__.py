@@ -55,6 +55,7 @@ def serve(
         port=settings.port,
         workers=settings.workers,
         http="service.wire:Wire",
+        loop="service.listener:Loop",
         access_log=False,
         log_level="warning",
         log_config=None,  # as ours: one JSON object a line
