@@ -37,10 +37,10 @@ _SCROLL: Final = "python -m benchmarks.bench_feeds scroll"
 _STORES: Final = "python -m benchmarks.stores"
 MEASURED: Final[Mapping[str, Figure]] = MappingProxyType(
     {
-        "worker CPU per feed answer, events included": Figure(1828, "µs", _SCROLL),
-        "Redis CPU per feed answer, events included": Figure(152, "µs", _SCROLL),
-        "private memory of a worker, 1.2 M videos": Figure(237, "MB", _SCROLL),
-        "memory its workers share, 1.2 M videos": Figure(1486, "MB", _SCROLL),
+        "worker CPU per feed answer, events included": Figure(1494, "µs", _SCROLL),
+        "Redis CPU per feed answer, events included": Figure(145, "µs", _SCROLL),
+        "private memory of a worker, 1.2 M videos": Figure(270, "MB", _SCROLL),
+        "memory its workers share, 1.2 M videos": Figure(1566, "MB", _SCROLL),
         "snapshot per video": Figure(1230, "B", "python -m benchmarks.open_snapshot"),
         "journal per entry": Figure(16.6, "B", _STORES),
         "known event id": Figure(9.9, "B", _STORES),
