@@ -126,6 +126,7 @@ class Product:
     def _alive(self) -> int:
         try:
             answer = self.asking.get(f"http://127.0.0.1:{self.options.health_port}/metrics", timeout=5)
+            self.asking.get(f"http://127.0.0.1:{self.port}", timeout=5)  # it says so a moment before it listens
         except httpx.TransportError:
             return 0
         return sum(float(line.split()[-1]) > 0 for line in answer.text.splitlines() if line.startswith(ALIVE))

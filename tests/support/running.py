@@ -391,6 +391,7 @@ class System:
             raise ended_error(child)
         try:
             answer = httpx.get(f"http://{HOST}:{self.health_port}/metrics", timeout=5)
+            httpx.get(self.base_url, timeout=5)  # a worker says that it is ready a moment before it listens
         except httpx.TransportError:
             return False
         refreshed = [line for line in answer.text.splitlines() if line.startswith("feed_worker_refreshed")]
