@@ -102,8 +102,10 @@ class Signals:
     async def flush(self) -> None:
         """Archive and count what waits, then let Redis forget it.
 
-        Raises StoreUnavailable, and LeaseLost when another process does the same: `start` again after either.
+        Raises StoreUnavailable, and LeaseLost when another process does the same, or for another archive: `start`
+        again after either.
         """
+        await self.tail.claim(self.archive.identity)
         entries, self._waiting = self._waiting, []
         if not entries:
             return

@@ -136,6 +136,11 @@ class Archive:
         self._tables = {name: self._open(name) for name in COLUMNS}
         self._known: dict[str, tuple[int, dict[int, int]]] = {}
 
+    @property
+    def identity(self) -> str:
+        """A name that no other archive has, wherever it is moved to."""
+        return str(self._tables[EVENTS].metadata().id)
+
     def table(self, name: str) -> DeltaTable:
         """A table itself, for what this class does not do."""
         return self._tables[name]

@@ -10,6 +10,7 @@
 | `p:{signals}:TENANT`           | string | 8 days, sliding  | engagement per item and window              | indexer          | service          |
 | `b:{signals}:TENANT`           | string | 400 days, sliding | what was counted in older hours, faded     | indexer          | indexer          |
 | `o:{signals}`                  | hash   | 90 days, sliding | how far the counters have read each stream  | indexer          | indexer          |
+| `w:{signals}`                  | string | 60 s, renewed    | whose archive the streams are drained into  | indexer          | indexer          |
 | `q:{erasures}`                 | hash   | 90 days, sliding | erasures to do: ID -> whom                  | service          | indexer          |
 | `r:{erasures}:ID`              | string | 90 days          | receipt of an erasure                       | service, indexer | service          |
 | `n:TENANT:CHAIN`               | string | 2 h, sliding     | item numbers a cursor chain has had         | service          | service          |
@@ -33,6 +34,7 @@ from typing import Final
 
 FLAGS: Final = "flags"
 COUNTED: Final = "o:{signals}"
+DRAINED_BY: Final = "w:{signals}"
 COUNTERS_OF_TENANTS: Final = "[cp]:{signals}:*"
 ERASURES: Final = "q:{erasures}"
 SHARDS: Final = 64

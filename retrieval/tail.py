@@ -16,12 +16,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from retrieval import keys
-from retrieval.errors import StoreUnavailable
+from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.stream import EVENTS, SERVE_FIELDS, SERVES
 
 SEQUENCE_BITS: Final = 22
 ENTRIES_A_SHARD: Final = 128
 """Read in one go, so that a backlog of days does not have to fit into memory."""
+
+CLAIM_S: Final = 60
+"""After so long without a sign of its indexer, another archive may take over."""
 
 Row = tuple[Any, ...]
 """Values in the order of `retrieval.archive.COLUMNS`, without `date`."""
@@ -79,6 +82,20 @@ class Tail:
         for shard, archived in upto.items():
             pipeline.xtrim(keys.stream(shard), minid=stream_id(archived + 1), approximate=False)
         await _answered(pipeline)
+
+    async def claim(self, archive: str) -> None:
+        """For CLAIM_S from now on these streams are drained into this archive, and into no other.
+
+        Raises LeaseLost while they belong to another: of two deployments on one database of Redis each would drop what
+        the other has not archived. Raises StoreUnavailable.
+        """
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.set(keys.DRAINED_BY, archive, nx=True, ex=CLAIM_S)
+        pipeline.get(keys.DRAINED_BY)
+        _, holder = await _answered(pipeline)
+        if holder not in (archive.encode(), None):
+            raise LeaseLost("the signals in this Redis belong to another archive; is it another deployment's Redis?")
+        await _answered(self.redis.pipeline(transaction=False).expire(keys.DRAINED_BY, CLAIM_S))
 
     async def backlog(self) -> int:
         """Entries that wait. Raises StoreUnavailable."""

@@ -24,6 +24,7 @@ from retrieval.errors import FeedError, LeaseLost
 from retrieval.journal import DAY_S, Journals, Signal
 from retrieval.leases import Leases
 from retrieval.stream import Event, Serve, ServedItem, Stream
+from retrieval.tail import CLAIM_S
 
 NOW_S = 1_795_000_000
 NOON_S = NOW_S // DAY_S * DAY_S + DAY_S // 2
@@ -101,6 +102,27 @@ async def test_events_and_pages_reach_the_archive(world: World) -> None:
     assert (await signals.retain()).joined_share == 1.0
     await world.send((Signal.LIKE, 1), (Signal.LIKE, 2), request_id="0000")
     assert (await (await world.work()).retain()).joined_share == 0.5
+
+
+async def test_two_deployments_on_one_redis_lose_nothing(world: World, tmp_path: Path) -> None:
+    """The second is told so and takes nothing, however often it tries; when the first is gone for good it may."""
+    await world.serve(1)
+    await world.work()
+    other = World(world.redis, Archive(str(tmp_path / "other")), tmp_path / "other")
+    await world.send((Signal.LIKE, 1))
+    for _ in range(2):
+        with pytest.raises(LeaseLost, match="another archive"):
+            await other.work()
+    await world.work()
+    assert (world.archive.count(EVENTS), world.archive.count(SERVES)) == (1, 1)
+    assert other.archive.count(EVENTS) == 0
+    assert 0 < await world.redis.ttl(keys.DRAINED_BY) <= CLAIM_S
+    await world.redis.delete(keys.DRAINED_BY)  # as time does
+    await world.send((Signal.LIKE, 2))
+    await other.work()
+    assert other.archive.count(EVENTS) == 1
+    with pytest.raises(LeaseLost, match="another archive"):
+        await world.work()
 
 
 class Killed(Exception):

@@ -5,7 +5,8 @@ That nothing is left in any byte is shown by `tests/e2e/test_purge.py`.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from retrieval.erasure import Erasures
 from retrieval.errors import InvalidInput, NotFound, StoreUnavailable
 from retrieval.flag_stores import FlagMirror, FlagStores, FlagTable
 from retrieval.leases import Leases
+from retrieval.loops import uncancelled
 from retrieval.purge import OF_A_TENANT, Purge
 from retrieval.store import Store
 from retrieval.tables import METADATA
@@ -44,9 +46,8 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 async def purging(
     engine: AsyncEngine, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Purge]:
-    """Two tenants with a text of their own and one in common, a little patience."""
+    """Two tenants with a text of their own and one in common."""
     monkeypatch.setattr(purge, "SETTLE_S", 0.0)
-    monkeypatch.setattr(purge, "PATIENCE_S", 0.5)
     for tenant in ("acme", "acme-2"):
         await Tenants(engine).create(tenant, tenant, NOW_S)
         parsed = parse_videos([video("a", "Bread"), video("b", f"Trains of {tenant}")], 4)
@@ -63,12 +64,30 @@ async def purging(
     yield Purge(engine, Erasures(redis), Store(tmp_path), FlagStores(FlagTable(engine), FlagMirror(redis)))
 
 
-async def indexer(purging: Purge) -> None:
-    """Say of everything that is asked for that the archive has forgotten it."""
-    while True:
-        for one in await purging.erasures.pending():
-            await purging.erasures.note(one, {"archived_events": 0}, done_s=NOW_S)
-        await asyncio.sleep(0.01)
+@pytest.fixture
+def little_patience() -> Iterator[pytest.MonkeyPatch]:
+    """`undo` it for as much as there is otherwise."""
+    with pytest.MonkeyPatch.context() as impatient:
+        impatient.setattr(purge, "PATIENCE_S", 1.5)
+        yield impatient
+
+
+@asynccontextmanager
+async def an_indexer(purging: Purge) -> AsyncIterator[None]:
+    """One that says of everything that is asked for that the archive has forgotten it."""
+
+    async def work() -> None:
+        while uncancelled():
+            for one in await purging.erasures.pending():
+                await purging.erasures.note(one, {"archived_events": 0}, done_s=NOW_S)
+            await asyncio.sleep(0.01)
+
+    working = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
 
 
 async def test_only_what_is_suspended_is_purged(purging: Purge) -> None:
@@ -80,15 +99,17 @@ async def test_only_what_is_suspended_is_purged(purging: Purge) -> None:
     assert len(await Catalogue(purging.engine).page("acme")) == 2
 
 
-async def test_without_an_indexer_it_is_still_there_and_can_be_purged_later(purging: Purge) -> None:
+async def test_without_an_indexer_it_is_still_there_and_can_be_purged_later(
+    purging: Purge, little_patience: pytest.MonkeyPatch
+) -> None:
     """The archive cannot follow, and says so; the same call goes on from there, and touches nobody else."""
     await Tenants(purging.engine).suspend("acme", NOW_S)
     with pytest.raises(StoreUnavailable, match="start an indexer"):
         await purging.purge("acme", **WHY)
     assert (await Tenants(purging.engine).get("acme")).status == "suspended"
-    working = asyncio.create_task(indexer(purging))
-    gone = await purging.purge("acme", **WHY)
-    working.cancel()
+    little_patience.undo()
+    async with an_indexer(purging):
+        gone = await purging.purge("acme", **WHY)
     assert (gone["videos"], gone["vectors"]) == (2, 1)  # the other text is the other tenant's, too
     with pytest.raises(NotFound):
         await Tenants(purging.engine).get("acme")
@@ -98,17 +119,17 @@ async def test_without_an_indexer_it_is_still_there_and_can_be_purged_later(purg
     assert left == {None, "acme-2"}
 
 
-async def test_an_indexer_that_is_at_it_is_waited_for(purging: Purge) -> None:
+async def test_an_indexer_that_is_at_it_is_waited_for(purging: Purge, little_patience: pytest.MonkeyPatch) -> None:
     """Nothing of SQL goes while a snapshot is being written."""
     await Tenants(purging.engine).suspend("acme", NOW_S)
-    working = asyncio.create_task(indexer(purging))
     leases = Leases(purging.engine)
     token = await leases.acquire("index:acme", "an indexer", 600, int(time.time()))
-    with pytest.raises(StoreUnavailable, match="still at its index"):
-        await purging.purge("acme", **WHY)
-    await leases.release("index:acme", "an indexer", token or 0)
-    assert (await purging.purge("acme", **WHY))["videos"] == 2
-    working.cancel()
+    async with an_indexer(purging):
+        with pytest.raises(StoreUnavailable, match="still at its index"):
+            await purging.purge("acme", **WHY)
+        await leases.release("index:acme", "an indexer", token or 0)
+        little_patience.undo()
+        assert (await purging.purge("acme", **WHY))["videos"] == 2
 
 
 def test_every_table_with_a_tenant_is_purged() -> None:
