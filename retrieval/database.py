@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import orjson
 from sqlalchemy import Connection, Table, event, exc, make_url, select, text, update
@@ -38,6 +39,7 @@ _OUR_MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.No
 _INVALID_DATA = "22"  # the SQLSTATE class that SQLAlchemy does not turn into its DataError for asyncpg
 
 T = TypeVar("T")
+_turns: Final[WeakKeyDictionary[AsyncEngine, asyncio.Lock]] = WeakKeyDictionary()
 
 
 def connect(url: str) -> AsyncEngine:
@@ -76,7 +78,7 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction: committed at the end of the block, rolled back by an exception. Raises StoreUnavailable."""
     with _translated(engine):
-        async with _connected(engine) as connection:
+        async with _turn(engine), _connected(engine) as connection:
             # SQLite: a transaction that begins by reading cannot become a writer once another one has written.
             await connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
             async with connection.begin():
@@ -198,6 +200,24 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+@asynccontextmanager
+async def _turn(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Those of this process who write into SQLite do so one after the other, first come, first served.
+
+    Left to its lock, whoever tries at the right moment is next, and the unlucky are refused after BUSY_TIMEOUT_S.
+    """
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    turn = _turns.setdefault(engine, asyncio.Lock())
+    async with asyncio.timeout(COMMAND_TIMEOUT_S):
+        await turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @asynccontextmanager

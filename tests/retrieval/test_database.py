@@ -206,6 +206,23 @@ async def test_a_writer_that_never_ends_makes_others_unavailable(
     await two.dispose()
 
 
+async def test_writers_take_turns(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First come, first served, however long those before take together: nobody is unlucky."""
+    monkeypatch.setattr("retrieval.database.BUSY_TIMEOUT_S", 0)  # for connections made from now on: no second chance
+    engine, served = connect(sqlite_url), []
+
+    async def write(writer: int) -> None:
+        async with writing(engine) as connection:
+            await connection.execute(text("UPDATE config SET version = version + 1"))
+            await asyncio.sleep(0.02)
+        served.append(writer)
+
+    await asyncio.gather(*(write(writer) for writer in range(12)))
+    assert served == list(range(12))
+    assert await config_version(engine) == 1 + 12
+    await engine.dispose()
+
+
 async def test_a_full_disk_says_so_and_stores_nothing(sqlite_url: str) -> None:
     """No room: a clear message, nothing half-written, and writing works again when there is room."""
     engine = connect(sqlite_url)
