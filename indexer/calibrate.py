@@ -71,10 +71,10 @@ def calibrated(
     chosen = _best(search)
     near = search.near(chosen)
     weights = {name: round(share * chosen[MIX], 4) for name, share in zip(WINDOWS, mix.tolist(), strict=True)}
-    taste = {pointer.removeprefix("/taste/"): value for pointer, value in chosen.items() if pointer != MIX}
-    if taste["behaviour"] >= ONE_INTEREST:
-        taste["interests"] = 1
-    return {"weights": {"exploration": 0.0, **weights}, "taste": taste}, near
+    of_taste = {pointer.removeprefix("/taste/"): value for pointer, value in chosen.items() if pointer != MIX}
+    if of_taste["behaviour"] >= ONE_INTEREST:
+        of_taste["interests"] = 1
+    return {"weights": {"exploration": 0.0, **weights}, "taste": of_taste}, near
 
 
 def mixed(asked: HeldOut) -> Float32:
@@ -85,10 +85,10 @@ def mixed(asked: HeldOut) -> Float32:
 
 @dataclass(frozen=True)
 class _Search:
-    """Scores of choices; what was worked out for a choice of taste is kept. mix float32[c, n]: what everybody did."""
+    """Scores of choices; what was worked out for a choice of taste is kept. everybody float32[c, n]: all, mixed."""
 
     cases: HeldOut
-    mix: Float32
+    everybody: Float32
     rows: Float32
     items: npt.NDArray[np.uint32]
     text_dim: int
@@ -100,7 +100,7 @@ class _Search:
     def worth(self, chosen: Mapping[str, float]) -> float:
         """Recall and NDCG of a page."""
         sure = self.certainties(chosen) * np.float32(self.policy.weights["similarity"])
-        return _worth(self.similarity(chosen) * sure[:, None] + np.float32(chosen[MIX]) * self.mix, self.cases)
+        return _worth(self.similarity(chosen) * sure[:, None] + np.float32(chosen[MIX]) * self.everybody, self.cases)
 
     def certainties(self, chosen: Mapping[str, float]) -> Float32:
         """float32[c]: how much each user's taste says."""

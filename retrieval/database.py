@@ -45,8 +45,8 @@ _turns: Final[WeakKeyDictionary[AsyncEngine, asyncio.Lock]] = WeakKeyDictionary(
 def connect(url: str) -> AsyncEngine:
     """An engine for `sqlite:///path/file.db` or `postgresql://user@host/name`; opens and creates nothing yet.
 
-    SQLite runs in WAL mode (readers never wait for a writer), waits up to 5 s for another writer, and syncs each
-    commit: the catalogue is the truth, and its writes are few and large.
+    SQLite runs in WAL mode (readers never wait for a writer), waits up to 5 s for another process's writer, and syncs
+    each commit: the catalogue is the truth, and its writes are few and large.
     Raises InvalidInput for any other URL.
     """
     parsed = _parse(url)

@@ -52,10 +52,11 @@ class ServeLog:
         def wanted(serve: Serve) -> bool:
             return serve.request_id == request_id and tenant in (None, serve.tenant) and serve.at_s > now_s - KEPT_S
 
-        found = await self._logged(wanted, f"request_id = '{request_id}'", since_s=now_s - KEPT_S)
-        if not found:
-            raise NotFound("logged page of the last 24 hours", request_id)
-        return found[0]
+        for _ in range(2):  # once more: a page is logged just after its answer, so perhaps since the first look began
+            found = await self._logged(wanted, f"request_id = '{request_id}'", since_s=now_s - KEPT_S)
+            if found:
+                return found[0]
+        raise NotFound("logged page of the last 24 hours", request_id)
 
     async def chain(self, last: Serve) -> list[Serve]:
         """The pages of a chain up to and including `last`, in the order they were answered."""

@@ -91,16 +91,12 @@ class Canary:
 
     async def _measured(self, what: str, true: Callable[[], Awaitable[bool]]) -> None:
         """Wait until `true()`; how long it took is what is measured. Raises Late."""
-        began = time.monotonic()
-        while not await true():
-            if time.monotonic() - began > LIMIT_S:
-                SECONDS.labels(what).observe(LIMIT_S)
-                LAST.labels(what).set(LIMIT_S)
-                raise Late(f"{what}: not within {LIMIT_S:.0f} s")
-            await asyncio.sleep(POLL_S)
-        took_s = time.monotonic() - began
+        began, came = time.monotonic(), await _in_time(true)
+        took_s = time.monotonic() - began if came else LIMIT_S
         SECONDS.labels(what).observe(took_s)
         LAST.labels(what).set(took_s)
+        if not came:
+            raise Late(f"{what}: not within {LIMIT_S:.0f} s")
 
     async def _newcomer(self) -> str | None:
         """A user whose feed will be personal once something is known of them; None where nobody's is."""
@@ -114,13 +110,14 @@ class Canary:
         now = datetime.now(UTC).isoformat()
         event = {"id": str(uuid4()), "type": "like", "item_id": VIDEO, "occurred_at": now}
         headers = {**self._publishable, "Feed-User": user}
-        began = time.monotonic()
-        while not (await self._done("POST", "/v1/events", headers, json={"sent_at": now, "events": [event]}))[
-            "accepted"
-        ]:
-            if time.monotonic() - began > LIMIT_S:
-                raise Late("event: the like was not accepted")
-            await asyncio.sleep(POLL_S)  # another worker than the one that showed the video may not have it yet
+
+        async def accepted() -> bool:
+            answer = await self._done("POST", "/v1/events", headers, json={"sent_at": now, "events": [event]})
+            return bool(answer["accepted"])
+
+        # Another worker than the one that showed the video may not have it yet.
+        if not await _in_time(accepted):
+            raise Late("event: the like was not accepted")
 
     async def _shows(self, title: str) -> bool:
         return any(item["title"] == title for item in (await self._feed())["items"])
@@ -140,6 +137,16 @@ class Canary:
         answer.raise_for_status()
         body: dict[str, Any] = answer.json() if answer.content else {}
         return body
+
+
+async def _in_time(true: Callable[[], Awaitable[bool]]) -> bool:
+    """Ask again and again until `true()`; False when it is not within LIMIT_S."""
+    began = time.monotonic()
+    while not await true():
+        if time.monotonic() - began > LIMIT_S:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
 
 
 async def keep_singing(url: str, keys: str, *, every_s: float) -> None:

@@ -31,9 +31,10 @@ class Loop(uvloop.Loop):
     """The event loop of a worker: as uvloop's, but a socket it is given is listened on with consideration."""
 
     async def create_server(self, protocol_factory: Protocols, *args: Any, **options: Any) -> Any:
-        """A Listener if there is a `sock`; uvloop's own server for a host and port, which nobody else listens on."""
+        """A Listener if there is a `sock`; uvloop's own server for a host and port, which nobody else listens on, and
+        for TLS, which a Listener does not speak."""
         given = options.get("sock")
-        if given is None:
+        if given is None or options.get("ssl"):
             return await super().create_server(protocol_factory, *args, **options)
         return Listener(self, given, protocol_factory, options.get("backlog", BACKLOG))
 

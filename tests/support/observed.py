@@ -50,10 +50,10 @@ class Observed:
 
 
 @pytest.fixture(scope="session")
-def observed(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+def observed(redis_databases: Iterator[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """The system, after pages of every kind, events, errors, a restart of the indexer and a round of the canary."""
     folder = tmp_path_factory.mktemp("observed")
-    with system(folder, redis_server, TENANTS, env=QUICK) as running:
+    with system(folder, next(redis_databases), TENANTS, env=QUICK) as running:
         some_of_everything(running)
         archive = Archive(str(folder / "archive"))
         eventually(lambda: archive.count("events") > 0)

@@ -37,22 +37,16 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server for whole running systems, which outlive a test: nobody empties it. Its database 0 belongs
-    to the system of the session, `running`; see `redis_database` for another."""
+def redis_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
+    """URLs of empty databases, one for each whole running system, which outlives a test: nobody empties them."""
     with own_redis(tmp_path_factory.mktemp("redis")) as (url, _):
-        yield url
-
-
-@pytest.fixture(scope="session")
-def _unused_database() -> Iterator[int]:
-    return iter(range(1, DATABASES))
+        yield (f"{url.removesuffix('/0')}/{number}" for number in range(DATABASES))
 
 
 @pytest.fixture(scope="module")
-def redis_database(redis_server: str, _unused_database: Iterator[int]) -> str:
-    """The URL of an empty database for the running system of one module."""
-    return f"{redis_server.removesuffix('/0')}/{next(_unused_database)}"
+def redis_database(redis_databases: Iterator[str]) -> str:
+    """The URL of one for the running system of a module."""
+    return next(redis_databases)
 
 
 @pytest.fixture(scope="session")

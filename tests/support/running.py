@@ -444,7 +444,7 @@ def _metrics(port: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def running(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def running(redis_databases: Iterator[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """One system for the session: tenants `news` and `talks`, 40 videos each. Add to it; do not break it. Texts with
     POISON are quarantined.
 
@@ -459,7 +459,7 @@ def running(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ]
         for tenant in ("news", "talks")
     }
-    with system(tmp_path_factory.mktemp("running"), redis_server, tenants, model=FRAIL) as started:
+    with system(tmp_path_factory.mktemp("running"), next(redis_databases), tenants, model=FRAIL) as started:
         yield started
 
 
