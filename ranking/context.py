@@ -1,18 +1,22 @@
 """Who asks, when and where: everything about one request that ranking may know. No identity among it."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from ranking.columns import Float32, UInt64
 
+_NO_HASHES: Final[UInt64] = np.zeros(0, np.uint64)
+_NO_WEIGHTS: Final[Float32] = np.zeros(0, np.float32)
+
 
 def _no_hashes() -> UInt64:
-    return np.zeros(0, np.uint64)
+    return _NO_HASHES
 
 
 def _no_weights() -> Float32:
-    return np.zeros(0, np.float32)
+    return _NO_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ An erasure of keys.EVERYBODY is that of all users of a tenant, and of what was c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import secrets
 import time
@@ -77,7 +76,7 @@ def rekeyed(user_id: str, pepper: bytes) -> str:
 
     Two tenants' users cannot be linked, and who holds our stores cannot guess e-mail addresses against them.
     """
-    return hmac.new(pepper, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(pepper, user_id.encode(), "sha256").hex()[:32]
 
 
 class Erasures:

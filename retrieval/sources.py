@@ -112,7 +112,7 @@ _BITS: Final = np.array([SOURCE[name] for name in SOURCES], np.uint8)
 
 def allowed_for(view: View, plan: Plan, context: Context, memory: Memory) -> Mask:
     """Packed rows this user may be shown: available to anybody asking like this, neither seen nor rejected."""
-    mask = view.allowed(plan, context)
+    mask = view.allowed(plan, context).copy()
     clear(mask, view.snapshot.rows(memory.seen))
     clear(mask, view.snapshot.rows(memory.rejected))
     return mask

@@ -188,14 +188,16 @@ class View:
         return items_s if rules_s is None else min(rules_s, items_s)
 
     def allowed(self, plan: Plan, context: Context) -> Mask:
-        """Packed rows that may be shown to anybody asking like this. A copy: clear bits in it as you like."""
+        """Packed rows that may be shown to anybody asking like this. Kept, and read-only."""
         # The epoch is in the key, instead of an expiry beside the mask: a simulation asks about another time than now.
         key = (self.epoch(context.now_s), plan.block, plan.require, context.country, context.max_age)
-        return self._masks.packed(key, lambda: self._allowed(plan, context)).copy()
+        return self._masks.packed(key, lambda: self._allowed(plan, context))
 
     def _allowed(self, plan: Plan, context: Context) -> Mask:
         found = [part.allowed(plan, context) for part in self.parts]
-        return np.concatenate([np.zeros(0, np.uint8), *found]) & self.live
+        mask: Mask = np.concatenate([np.zeros(0, np.uint8), *found]) & self.live
+        mask.flags.writeable = False
+        return mask
 
     def editorial(self, plan: Plan) -> tuple[Rows, npt.NDArray[np.intp]]:
         """(rows that acting pins and promotions aim at, where in them each rule begins); of each, the newest first."""

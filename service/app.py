@@ -8,7 +8,7 @@ import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from fastapi import FastAPI
@@ -20,6 +20,7 @@ from ranking.errors import PolicyError
 from retrieval.errors import FeedError
 from service import gauges, openapi, telemetry
 from service.bounds import Bounded
+from service.direct import Direct
 from service.errors import on_error, on_http_exception
 from service.resources import opened
 from service.routes.config import config
@@ -88,6 +89,7 @@ ROUTES = (
     Route("/v1/webhooks/cms", receive, methods=["POST"]),
     Route("/v1/explain/{request_id}", explain, methods=["GET"]),
 )
+HOT: Final = {("GET", "/v1/feed"): feed_or_explained, ("POST", "/v1/events"): events}
 
 
 def application(settings: ServiceSettings) -> FastAPI:
@@ -124,6 +126,7 @@ def application(settings: ServiceSettings) -> FastAPI:
     for kind in (FeedError, PolicyError, Exception):
         app.add_exception_handler(kind, on_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_middleware(Direct, endpoints=HOT)
     app.add_middleware(Bounded)
     app.add_middleware(Measured, traces=traces)
     return app

@@ -13,6 +13,7 @@ from retrieval.live import Live
 from retrieval.tenants import Scope, hash_key
 from retrieval.view import View
 from service.errors import ForbiddenScope, InvalidRequest, TenantSuspended, Unauthenticated
+from service.requests import header
 
 USER_ID = re.compile(r"[A-Za-z0-9_-]{32,128}", re.ASCII)
 """Looks like a hash: hex or base64url, at least 128 bits. An e-mail address or a phone number does not match."""
@@ -32,7 +33,7 @@ def authenticate(request: Request, live: Live, *scopes: Scope, now_s: int) -> Pr
 
     Raises Unauthenticated, ForbiddenScope, TenantSuspended.
     """
-    kind, _, clear = request.headers.get("authorization", "").partition(" ")
+    kind, _, clear = header(request, b"authorization").partition(" ")
     if kind.lower() != "bearer" or not clear:
         raise Unauthenticated("send the header Authorization: Bearer KEY")
     key = live.config.keys.get(hash_key(clear.strip()))
@@ -56,7 +57,7 @@ def user_key(request: Request, pepper: bytes) -> str | None:
 
     Raises InvalidRequest, without repeating the value.
     """
-    given = request.headers.get("feed-user")
+    given = header(request, b"feed-user")
     return rekeyed(given, pepper, "/headers/Feed-User") if given else None
 
 

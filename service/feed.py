@@ -14,11 +14,11 @@ new flag, and begins on a page of its own, so that no page is of two modes.
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -48,6 +48,9 @@ UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     }
 )
 """What a page is for whom the flags do not personalise, and what it says beside."""
+
+
+_SERVED_ITEM: Final = partial(tuple.__new__, ServedItem)  # its own constructor is a function of Python's
 
 
 class ReadsJournals(Protocol):
@@ -196,9 +199,7 @@ async def remember_served(asked: Asked, page: Page, request_id: str, written: St
         chain=page.chain.hex(),
         degraded=page.degraded,
         items=list(
-            itertools.starmap(
-                ServedItem, zip(page.items.tolist(), places, page.reasons, scores, page.propensities, strict=True)
-            )
+            map(_SERVED_ITEM, zip(page.items.tolist(), places, page.reasons, scores, page.propensities, strict=True))
         ),
     )
     try:

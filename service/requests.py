@@ -30,6 +30,22 @@ KEPT_QUERIES: Final = 256
 """Parsed queries that are remembered, at most 8 KiB each: the first pages of an app have nearly all the same few."""
 
 
+_HEADERS: Final = "feed.headers"
+
+
+def header(request: Request, name: bytes, default: str = "") -> str:
+    """The value of a header (its name in lower case); of one that comes more than once, the first.
+
+    Starlette looks through all headers each time it is asked, and raises and catches for one that is not there.
+    """
+    scope = request.scope
+    found: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if found is None:
+        found = scope[_HEADERS] = dict(reversed(scope["headers"]))
+    value = found.get(name)
+    return default if value is None else value.decode("latin-1")
+
+
 def query_of(request: Request) -> Mapping[str, str]:
     """The query parameters by name; of one that comes more than once, the last."""
     return _parameters(request.scope["query_string"])
@@ -43,9 +59,9 @@ def _parameters(query: bytes) -> Mapping[str, str]:
 async def body_of(request: Request, most_bytes: int) -> bytes:
     """The whole body. Raises PayloadTooLarge as soon as it is longer than allowed, UnsupportedMediaType,
     RequestTimeout."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    if header(request, b"content-type").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("send Content-Type: application/json")
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length")
     if declared.isdecimal() and int(declared) > most_bytes:
         raise PayloadTooLarge(f"the body has {declared[:20]} bytes; {most_bytes} are allowed")
     chunks, size = [], 0
@@ -101,7 +117,7 @@ def text_of(value: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 def if_match(request: Request) -> str:
     """The only tag in If-Match, without its quotes. Raises PreconditionRequired."""
-    given = request.headers.get("if-match", "").strip().removeprefix("W/").strip('"')
+    given = header(request, b"if-match").strip().removeprefix("W/").strip('"')
     if not given:
         raise PreconditionRequired("send If-Match with the ETag you started from")
     return given

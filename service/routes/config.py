@@ -14,6 +14,7 @@ from retrieval.tables import GLOBAL
 from service import cursor
 from service.auth import view_of
 from service.events import MAX_BYTES, MAX_EVENTS
+from service.requests import header
 from service.resources import Resources
 from service.routes.feed import DEFAULT_LIMIT, MAX_LIMIT
 
@@ -28,7 +29,7 @@ async def config(request: Request) -> Response:
     body = orjson.dumps(content(resources.flags.flags, view.tenant.id, resources.settings.minimum_versions))
     tag = f'"{xxhash.xxh3_64_hexdigest(body)}"'
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={POLL_S}"}
-    presented = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    presented = [one.strip().removeprefix("W/") for one in header(request, b"if-none-match").split(",")]
     if tag in presented:
         return Response(status_code=304, headers=headers)
     return Response(body, 200, headers, "application/json")

@@ -16,7 +16,7 @@ from retrieval.errors import Problem
 from service.auth import authenticate, user_key
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.events import MAX_BYTES, MAX_EVENTS, record
-from service.requests import body_of, json_of, list_of
+from service.requests import body_of, header, json_of, list_of
 from service.resources import Resources
 from service.telemetry import observe_events
 
@@ -30,7 +30,7 @@ async def events(request: Request) -> Response:
     view = resources.live.view(principal.tenant or "")
     key = user_key(request, view.tenant.pepper)
     resources.batches.charge(view.tenant.id, key, principal.key_id)
-    value = json_of(inflated(await body_of(request, MAX_BYTES), request.headers.get("content-encoding", "")))
+    value = json_of(inflated(await body_of(request, MAX_BYTES), header(request, b"content-encoding")))
     outcome = await record(
         list_of(value, "events", MAX_EVENTS),
         view,

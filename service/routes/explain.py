@@ -22,7 +22,7 @@ from service.explain import explained
 from service.feed import UNFLAGGED
 from service.ranked import Ranked, replayed
 from service.replay import replay
-from service.requests import query_of
+from service.requests import header, query_of
 from service.routes.feed import feed, read
 
 MAX_ITEMS: Final = 20
@@ -43,7 +43,7 @@ async def explained_feed(request: Request) -> Response:
     key = user_key(request, view.tenant.pepper)
     decided = resources.flags.decide(view.tenant.id, key)
     view = in_arm(view, key) if decided == "personalised" else view
-    asked = read(request, view, key, request.headers.get("accept-language", ""), now_s=who.now_s)
+    asked = read(request, view, key, header(request, b"accept-language"), now_s=who.now_s)
     journal, context = EMPTY, asked.context
     if decided != "personalised":
         context = replace(context, seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import zlib
+from functools import lru_cache
 from typing import Final, TypedDict, Unpack
 
 import orjson
@@ -23,7 +24,7 @@ from service.errors import InvalidRequest
 from service.feed import first_page, next_page, public_page, remember_served
 from service.governor import FIRST, LATER
 from service.page import Asked, Page
-from service.requests import query_of, whole_number
+from service.requests import header, query_of, whole_number
 from service.resources import Resources
 from service.scopes import request_id
 from service.telemetry import observe_feed
@@ -33,6 +34,8 @@ MAX_LIMIT: Final = 50
 MAX_AGE_S: Final = 10
 MAX_SURFACE_CHARS: Final = 64
 STALE_IF_ERROR_S: Final = 86_400
+KEPT_ENDINGS: Final = 1024
+"""Of items, see `_ending`: a page has one of five or so reasons at each of its positions, most users' first hundred."""
 VARY: Final = "Feed-User, Accept-Language, Authorization, Feed-Reason"
 
 
@@ -48,7 +51,7 @@ async def feed(request: Request) -> Response:
     """A page of videos for the user in `Feed-User`, or for nobody in particular without that header."""
     resources: Resources = request.app.state.resources
     kind = LATER if "cursor" in query_of(request) else FIRST
-    with resources.governor.admitted(kind, prefetch=request.headers.get("feed-reason") == "prefetch") as work:
+    with resources.governor.admitted(kind, prefetch=header(request, b"feed-reason") == "prefetch") as work:
         began_s = time.perf_counter()
         asked, page = await _asked_page(request, resources, narrow=work.narrow)
         response = _personal(request, asked, page, resources)
@@ -67,7 +70,7 @@ async def _asked_page(request: Request, resources: Resources, *, narrow: bool) -
         request,
         in_arm(view, key) if mode == "personalised" else view,
         key,
-        request.headers.get("accept-language", ""),
+        header(request, b"accept-language"),
         now_s=now_s,
         key_id=principal.key_id,
         mode=mode,
@@ -127,7 +130,7 @@ def read(
         raise InvalidRequest([Problem("/query/surface", f"has more than {MAX_SURFACE_CHARS} characters")])
     language = language_code(query.get("language", ""))
     country = country_code(query.get("country", ""))
-    refresh = request.headers.get("feed-reason") == "refresh"
+    refresh = header(request, b"feed-reason") == "refresh"
     return Asked(
         view=view,
         user_key=key,
@@ -144,7 +147,7 @@ def read(
             seed=secrets.randbits(32) if refresh else zlib.crc32(f"{key}:{now_s // 3600}".encode()),
         ),
         refresh=refresh,
-        if_none_match=request.headers.get("if-none-match"),
+        if_none_match=header(request, b"if-none-match") or None,
         dropped=(language < 0 and bool(query.get("language")))
         or (country < 0 and bool(query.get("country")))
         or (bool(age_band) and age_band not in AGE_BANDS),
@@ -183,7 +186,7 @@ def body(named: str, page: Page, asked: Asked, resources: Resources) -> bytes:
         cursor = b',"next_cursor":"%b"' % token.encode()
     cards = view.snapshot.cards(view.snapshot.rows(page.items))
     items = [
-        b'%b,"position":%d,"reason":"%b"}' % (card, position, reason.encode())
+        card + _ending(position, reason)
         for position, (card, reason) in enumerate(zip(cards, page.reasons, strict=True), start=page.position)
     ]
     return b'{"request_id":"%b","mode":"%b","degraded":%b,"items":[%b]%b}' % (
@@ -193,6 +196,12 @@ def body(named: str, page: Page, asked: Asked, resources: Resources) -> bytes:
         b",".join(items),
         cursor,
     )
+
+
+@lru_cache(KEPT_ENDINGS)
+def _ending(position: int, reason: str) -> bytes:
+    """What depends on the request, behind the card of an item."""
+    return b',"position":%d,"reason":"%b"}' % (position, reason.encode())
 
 
 def cache_control(page: Page, view: View, *, now_s: int) -> str:

@@ -20,6 +20,8 @@ from retrieval import view as view_module
 from retrieval.counters import Popularity
 from retrieval.rows import Rows
 from retrieval.snapshot import Snapshot
+from retrieval.sources import allowed_for
+from retrieval.taste import NOBODY
 from retrieval.tenants import Tenant
 from retrieval.videos import OPEN_END_S, Rating, Video
 from retrieval.view import WINDOWS, View
@@ -131,12 +133,15 @@ def test_asking_about_another_time_does_not_change_the_present(snapshot: Snapsho
     assert np.array_equal(view.allowed(plan, present), expected)
 
 
-def test_a_mask_given_out_is_the_askers_own(snapshot: Snapshot) -> None:
-    """Clearing what one user has seen takes nothing from the next."""
+def test_a_mask_given_out_stays_as_it_is(snapshot: Snapshot) -> None:
+    """Clearing what one user has seen takes nothing from the next: nobody can clear what is kept."""
     view, context = view_of(snapshot), Context(now_s=NOW_S)
     plan = view.policy.book.plan(context)
-    before = view.allowed(plan, context)
-    view.allowed(plan, context)[:] = 0
+    before = view.allowed(plan, context).copy()
+    with pytest.raises(ValueError, match="read-only"):
+        view.allowed(plan, context)[:] = 0
+    own = allowed_for(view, plan, context, NOBODY)
+    own[:] = 0
     assert np.array_equal(view.allowed(plan, context), before)
 
 
