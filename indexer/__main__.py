@@ -28,6 +28,7 @@ from indexer.encoders import open_encoder
 from indexer.learning import Learning
 from indexer.listing_commands import sweep
 from indexer.listings import run_sweep
+from indexer.priority import step_back
 from indexer.progress import showing_progress
 from indexer.rebuild import Progress, Rebuild
 from indexer.settings import IndexerSettings
@@ -111,6 +112,7 @@ def status_(as_json: Annotated[bool, typer.Option("--json", help="one JSON array
 
 async def _run() -> None:
     settings, stop = IndexerSettings(), asyncio.Event()
+    step_back(settings.nice)
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     with showing_progress() as on_progress:

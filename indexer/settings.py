@@ -16,6 +16,9 @@ class IndexerSettings(StoreSettings):
         "python:PACKAGE.MODULE:NAME for an encoder of your own",
     )
     encoder_threads: int = Field(os.cpu_count() or 1, ge=1, le=256, description="CPU threads the encoder may use")
+    nice: int = Field(
+        10, ge=0, le=19, description="priority is lowered by so much: on a machine it shares, feeds go first"
+    )
     poll_s: float = Field(0.5, gt=0, le=60, description="how often the catalogue is asked for new versions")
     part_items: int = Field(500, ge=1, description="a long catch-up is first published after this many videos")
     fold_min_items: int = Field(2000, ge=1, description="a fresh segment smaller than this is never folded")

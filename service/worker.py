@@ -7,15 +7,22 @@ is a seventh of the CPU of their import. `service.app` looks once when all is th
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
+SWITCH_S: Final = 0.0005
+"""How long the event loop waits for the interpreter while a thread of this worker opens a snapshot. Python's own 5 ms
+would be waited for again and again within one page: at each search and each look at the sockets."""
+
+
 def create() -> FastAPI:
     """The application, configured from the environment."""
     gc.disable()
+    sys.setswitchinterval(SWITCH_S)
     from ranking.compiled import compile_all
     from retrieval import logs
     from service.app import application

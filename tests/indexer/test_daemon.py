@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -213,6 +216,27 @@ def test_a_stopped_process_cannot_publish_over_a_newer_generation(tmp_path: Path
         manifest = s.place.store.current("acme")
         assert manifest is not None
         assert s.place.store.open(manifest).n_items == 5
+
+
+def test_the_daemon_steps_back(tmp_path: Path) -> None:
+    """A real one, in a session of its own as `make run` starts it: its threads and its session are behind feeds."""
+    with system(tmp_path, "redis://127.0.0.1:1/0", {"acme": []}, model=SLOW, workers=0, daemons=0) as s:
+        daemon = s.start_daemon(FEED_NICE="7")
+        eventually(lambda: _said(daemon, b"started"))
+        process = Path(f"/proc/{daemon.process.pid}")
+        assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in (process / "task").iterdir()} == {7}
+        autogroup = process / "autogroup"  # not every kernel has it
+        assert not autogroup.exists() or autogroup.read_text().endswith(" nice 7\n")
+
+
+def test_a_session_of_others_is_left_alone() -> None:
+    """Started from somebody's shell, whatever else runs there keeps its share."""
+    code = "from indexer.priority import step_back; step_back(3); import os; print(os.nice(0))"
+    command = f"cat /proc/self/autogroup; {sys.executable} -c '{code}'; cat /proc/self/autogroup"
+    shown = subprocess.run(["setsid", "sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    before, own, after = shown.stdout.splitlines() or ["", "", ""]
+    assert own == "3"
+    assert before == after
 
 
 def test_sigterm_ends_the_daemon_in_the_middle_of_its_work(tmp_path: Path) -> None:
