@@ -115,8 +115,10 @@ class Live:
         for gone in set(self._views) - set(config.tenants):
             for known in (self._views, self._pointers, self._refused, self._popularity, self._down):
                 known.pop(gone, None)
-        for tenant in list(self._views):
-            await self._attempt("policy", partial(self._show, tenant))
+        for tenant, view in list(self._views.items()):
+            shown = view.tenant, view.policy_version, view.given
+            if shown != (config.tenants[tenant], config.policy_versions[tenant], config.policies[tenant]):
+                await self._attempt("policy", partial(self._show, tenant))
         await asyncio.to_thread(self._save, config)
 
     async def refresh_snapshots(self) -> None:

@@ -21,6 +21,7 @@ from retrieval.errors import NotFound, StoreUnavailable
 from retrieval.live import Live
 from retrieval.policies import Policies
 from retrieval.store import Store
+from retrieval.tables import GLOBAL
 from retrieval.tenants import Tenants
 from retrieval.view import View
 from tests.support.content import DIM, published, some_rows
@@ -237,6 +238,20 @@ async def test_a_new_policy_is_shown_with_the_same_snapshot(worker: Worker) -> N
     await Policies(worker.engine).publish("acme", {"rules": [rule]}, "ada", "test", 1, NOW_S)
     await live.refresh_config()
     assert live.view("acme").parts[0] is not before.parts[0]
+
+
+async def test_one_tenants_policy_leaves_the_others_as_they_are(worker: Worker) -> None:
+    """A hundred tenants are not shown anew for one; a global policy is everybody's."""
+    live = await worker.loaded()
+    policies, before = Policies(worker.engine), live.view("other")
+    await policies.publish("acme", {"weights": {"similarity": 0.9}}, "ada", "test", 0, NOW_S)
+    await live.refresh_config()
+    assert live.view("acme").policy_version == "0.1"
+    assert live.view("other") is before
+    await policies.publish(GLOBAL, {"weights": {"similarity": 0.8}}, "ada", "test", 0, NOW_S)
+    await live.refresh_config()
+    assert [live.view(tenant).policy_version for tenant in ("acme", "other")] == ["1.1", "1.0"]
+    assert live.view("other").policy.weights["similarity"] == 0.8
 
 
 async def test_a_suspended_tenant_is_known_as_such(worker: Worker) -> None:
