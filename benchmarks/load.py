@@ -146,14 +146,16 @@ class Run:
         connection.send(request, due_s)
 
     async def _keep_time(self, rate: float, from_s: float, until_s: float) -> None:
-        """Hand out what is due, to whoever is free; who comes free later takes the oldest that is still due."""
+        """Hand out what is due, to whoever is free; who comes free later takes the oldest that is still due. Connections
+        take turns, as phones would: the last one used would be used again and again, and so one worker more than others.
+        """
         sent = 0
         while not self._is_over and self._now_s < until_s:
             while from_s + sent / rate <= self._now_s:
                 self._due.append(from_s + sent / rate)
                 sent += 1
             while self._due and self._free and self._left:
-                self._next(self._free.pop(), self._due.popleft())
+                self._next(self._free.popleft(), self._due.popleft())
             await asyncio.sleep(max(TICK_S, from_s + sent / rate - self._now_s))
 
     def _look_for_end(self) -> None:
