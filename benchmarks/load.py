@@ -146,8 +146,9 @@ class Run:
         connection.send(request, due_s)
 
     async def _keep_time(self, rate: float, from_s: float, until_s: float) -> None:
-        """Hand out what is due, to whoever is free; who comes free later takes the oldest that is still due. Connections
-        take turns, as phones would: the last one used would be used again and again, and so one worker more than others.
+        """Hand out what is due, to whoever is free; who comes free later takes the oldest that is still due.
+
+        Connections take turns, as phones do: were the last one used again and again, so were its worker.
         """
         sent = 0
         while not self._is_over and self._now_s < until_s:

@@ -54,7 +54,7 @@ def tell_worker(resources: Resources) -> None:
     telemetry.CONFIG.set(live.config.version)
     telemetry.REFUSED_SNAPSHOTS.set(len(live.refused))
     telemetry.REFUSED_POLICIES.set(len(live.config.refused))
-    telemetry.BACKLOG.set(resources.governor.backlog_s)
+    telemetry.BACKLOG.set(resources.governor.wait_s)
     for kind, seconds in resources.governor.usual_s.items():
         telemetry.USUAL.labels(kind).set(seconds)
     telemetry.KILLED.set(sum(_killed(flags, tenant) for tenant in live.config.tenants))

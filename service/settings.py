@@ -36,9 +36,11 @@ class ServiceSettings(StoreSettings):
     key_batches_per_s: float = Field(
         10_000, ge=0, description="batches of events under one key and worker; 0: as many as come"
     )
-    narrow_ms: int = Field(40, ge=1, description="backlog of a worker from which first pages have fewer candidates")
-    prefetch_ms: int = Field(80, ge=1, description="backlog of a worker from which prefetches are refused")
-    backlog_ms: int = Field(200, ge=0, description="backlog of a worker from which every feed request is refused")
+    narrow_ms: int = Field(
+        40, ge=1, description="expected wait in a worker from which first pages have fewer candidates"
+    )
+    prefetch_ms: int = Field(80, ge=1, description="expected wait in a worker from which prefetches are refused")
+    backlog_ms: int = Field(200, ge=0, description="expected wait in a worker from which every feed request is refused")
     burst_s: float = Field(10, ge=1, le=600, description="so many seconds' worth of requests may come at once")
     cursor_secrets: str = Field(
         "", repr=False, description="what cursors are sealed with, newest first, comma between; empty: made locally"

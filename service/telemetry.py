@@ -62,7 +62,7 @@ LATE = Gauge(
 )
 BACKLOG = Gauge(
     "feed_backlog_seconds",
-    "Work the busiest worker has admitted and not done, see service/governor.py",
+    "What who comes now waits for at the busiest worker, see service/governor.py",
     multiprocess_mode="livemax",
 )
 USUAL = Gauge(

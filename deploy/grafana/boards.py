@@ -121,7 +121,7 @@ FEEDS: Final = Board(
                     " / sum by (stage) (rate(feed_candidates_count[5m]))"
                 },
             ),
-            Panel("Backlog of the busiest worker", {"{{instance}}": "feed_backlog_seconds"}, "s"),
+            Panel("Expected wait at the busiest worker", {"{{instance}}": "feed_backlog_seconds"}, "s"),
             Panel("CPU of a page", {"{{kind}}": "max by (kind) (feed_page_cpu_seconds)"}, "s"),
             Panel("Lateness of the event loop", {"{{instance}}": "feed_loop_late_seconds"}, "s", (0.25,)),
         ],

@@ -57,6 +57,8 @@ async def feed(request: Request) -> Response:
         response = _personal(request, asked, page, resources)
         waited_ms = page.timings_ms.get("state", 0.0) + page.timings_ms.get("wait", 0.0)
         work.took_s = time.perf_counter() - began_s - waited_ms / 1000
+        if "wait" in page.timings_ms:  # it made a list, so it had to wait for a turn
+            work.waited_s = waited_ms / 1000
     return response
 
 

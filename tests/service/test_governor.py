@@ -64,6 +64,33 @@ def test_what_a_request_costs_is_learned() -> None:
     assert governor.usual_s[FIRST] == pytest.approx(0.01, rel=0.01)
 
 
+def test_how_long_waiting_takes_is_learned() -> None:
+    """Where a wait is twice the backlog ahead, everything is given up at half of the backlog; never earlier than at a
+    quarter, however long somebody once waited, and never later than at the whole."""
+    for ratio, expected in ((2.0, 2.0), (100.0, 4.0), (0.1, 1.0)):
+        governor = Governor(LIMITS, usual_s={FIRST: 0.01, LATER: 0.001})
+        for _ in range(400):
+            governor.backlog_s = 0.03
+            with governor.admitted(FIRST, prefetch=False) as work:
+                work.waited_s = 0.03 * ratio
+        assert governor.stretch == pytest.approx(expected, rel=0.01)
+        governor.backlog_s = 0.04 / expected * 0.9
+        with governor.admitted(FIRST, prefetch=False) as work:
+            assert not work.narrow
+        governor.backlog_s = 0.04 / expected * 1.1
+        with governor.admitted(FIRST, prefetch=False) as work:
+            assert work.narrow
+
+
+def test_a_short_wait_teaches_nothing() -> None:
+    """With hardly anything ahead, who waits waits for Redis."""
+    governor = Governor(LIMITS)
+    for _ in range(100):
+        with governor.admitted(FIRST, prefetch=False) as work:
+            work.waited_s = 0.05
+    assert governor.stretch == 1.0
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service with a catalogue that is worth narrowing."""
