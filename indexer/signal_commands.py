@@ -96,6 +96,7 @@ async def _erase(tenant: str, user_id: str) -> Receipt:
             pepper = (await Tenants(engine).get(tenant)).pepper
         finally:
             await engine.dispose()
+        await signals.tail.claim(signals.archive.identity)  # another deployment's daemon would never do it
         erasures = Erasures(signals.redis)
         erasure_id = await erasures.ask(tenant, rekeyed(user_id, pepper), now_s=int(signals.clock()))
         while (receipt := await erasures.receipt(tenant, erasure_id)).state != "done":

@@ -20,6 +20,7 @@ import redis
 
 from deploy.local import valkey
 from deploy.local.processes import Child, spawn
+from retrieval import keys
 from retrieval.archive import Archive
 from retrieval.database import connect
 from retrieval.erasure import rekeyed
@@ -279,6 +280,23 @@ def test_the_operator_erases_with_a_command(tmp_path: Path, server: Server) -> N
         said = json.loads(erased.stdout)
         assert said["state"] == "done"
         assert said["counts"] == {"journal_entries": 21, "known_ids": 1, "archived_events": 1, "archived_serves": 1}
+
+
+def test_an_erasure_is_not_asked_of_another_deployments_redis(tmp_path: Path, server: Server) -> None:
+    """Nobody would ever do it, so the command says so instead of waiting for it, and leaves nothing there."""
+    with (
+        system(tmp_path / "system", server.url, {"acme": []}, workers=0, daemons=0) as running,
+        redis.Redis.from_url(server.url, protocol=2) as store,
+    ):
+        store.set(keys.DRAINED_BY, "another", ex=60)
+        command = [sys.executable, "-m", "indexer", "erase", "acme"]
+        environment = running.place.environment
+        user = running.user_id("u1") + "\n"
+        asked = subprocess.run(command, input=user, env=environment, capture_output=True, text=True, timeout=30)
+        assert (asked.returncode, asked.stdout) == (2, "")
+        assert "another archive" in asked.stderr
+        assert user.strip() not in asked.stderr
+        assert store.keys() == [keys.DRAINED_BY.encode()]
 
 
 def pages(archive: Archive) -> int:
