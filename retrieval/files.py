@@ -8,6 +8,9 @@ from pathlib import Path
 
 import xxhash
 
+SMALL = 4096
+"""Bytes; what we write to such a file is far less."""
+
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `content` in one step: written beside it, flushed to disk, then renamed over it."""
@@ -30,6 +33,18 @@ def flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def small(path: str) -> bytes:
+    """The first SMALL bytes of a file, for those that are read many times a second: a third of what `Path` takes.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, SMALL)
     finally:
         os.close(descriptor)
 

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -93,20 +94,18 @@ class FlagMirror:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._content: dict[Any, Any] = {}
+        self._flags: Mapping[str, Flag] = {}
 
-    async def all(self) -> dict[str, Flag]:
-        """Every readable flag by scope. Raises StoreUnavailable."""
+    async def all(self) -> Mapping[str, Flag]:
+        """Every readable flag by scope; what is unreadable is logged when it is new. Raises StoreUnavailable."""
         try:
-            found: dict[Any, Any] = await self._redis.hgetall(keys.FLAGS)
+            content: dict[Any, Any] = await self._redis.hgetall(keys.FLAGS)
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"flags: {type(error).__name__}") from error
-        raw: dict[str, Any] = {}
-        for scope, content in found.items():
-            try:
-                raw[scope.decode()] = tuple(orjson.loads(content))
-            except (ValueError, TypeError):
-                log.error("flag_unreadable", store=REDIS, scope=scope[:80].decode(errors="replace"))
-        return _readable(raw, REDIS)
+        if content != self._content:  # workers ask four times a second, and flags hardly ever change
+            self._content, self._flags = content, _in_redis(content)
+        return self._flags
 
     async def put(self, scope: str, flag: Flag) -> None:
         """Write a flag. Raises StoreUnavailable.
@@ -261,6 +260,16 @@ def _check_version(before: Flag | None, if_version: int | None) -> None:
     current = before.version if before else 0
     if if_version is not None and if_version != current:
         raise VersionMismatch(if_version, current)
+
+
+def _in_redis(content: Mapping[Any, Any]) -> Mapping[str, Flag]:
+    raw: dict[str, Any] = {}
+    for scope, flag in content.items():
+        try:
+            raw[scope.decode()] = tuple(orjson.loads(flag))
+        except (ValueError, TypeError):
+            log.error("flag_unreadable", store=REDIS, scope=scope[:80].decode(errors="replace"))
+    return MappingProxyType(_readable(raw, REDIS))
 
 
 def _readable(raw: Mapping[str, Any], store: str) -> dict[str, Flag]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -136,7 +137,9 @@ class Index:
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.d:
             raise ValueError(f"queries have shape {queries.shape}, expected (q, {self.d})")
-        count = self.n if allowed is None else _count(allowed, self.n)
+        if allowed is None:
+            allowed = np.packbits(np.ones(self.n, np.bool_), bitorder="little")
+        count = _count(allowed, self.n)
         wanted = min(k, count)
         if wanted == k and k and len(queries):
             return _ties_by_row(*self._nearest(queries, k, allowed, count))
@@ -146,7 +149,7 @@ class Index:
             rows[:, :wanted], cosine[:, :wanted] = _ties_by_row(*self._nearest(queries, wanted, allowed, count))
         return rows, cosine
 
-    def _nearest(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
+    def _nearest(self, queries: Float32, k: int, allowed: Mask, count: int) -> tuple[Int64, Float32]:
         """The k nearest of the `count` allowed rows, of which there are at least k; best first, ties in any order."""
         if self._codes is None:
             return self._compare_all(queries, k, allowed)
@@ -159,17 +162,17 @@ class Index:
             found[dry], near[dry] = self._compare_all(queries[dry], k, allowed)
         return found, near
 
-    def _scan(self, queries: Float32, k: int, allowed: Mask | None, count: int) -> tuple[Int64, Float32]:
+    def _scan(self, queries: Float32, k: int, allowed: Mask, count: int) -> tuple[Int64, Float32]:
         """By codes. The k nearest of the rows that a filter leaves lie in more lists, the more the fewer it leaves."""
-        probes = min(self._codes.nlist, round(self._codes.nprobe * (self.n / count) ** WIDENING))
-        scan = faiss.IVFSearchParameters(nprobe=probes, sel=_selector(allowed))
-        params = faiss.IndexRefineSearchParameters(k_factor=self._engine.k_factor, base_index_params=scan)
-        cosine, rows = self._engine.search(queries, k, params=params)
+        _WHERE.allow(allowed)
+        _WHERE.probed.nprobe = min(self._codes.nlist, round(self._codes.nprobe * (self.n / count) ** WIDENING))
+        _WHERE.refined.k_factor = self._engine.k_factor
+        cosine, rows = self._engine.search(queries, k, params=_WHERE.refined)
         return rows, cosine
 
-    def _compare_all(self, queries: Float32, k: int, allowed: Mask | None) -> tuple[Int64, Float32]:
-        params = faiss.SearchParameters(sel=_selector(allowed))
-        cosine, rows = self._stored.search(queries, k, params=params)
+    def _compare_all(self, queries: Float32, k: int, allowed: Mask) -> tuple[Int64, Float32]:
+        _WHERE.allow(allowed)
+        cosine, rows = self._stored.search(queries, k, params=_WHERE.compared)
         return rows, cosine
 
     def _compare(self, queries: Float32, k: int, among: Int64) -> tuple[Int64, Float32]:
@@ -177,6 +180,24 @@ class Index:
         few.add_sa_codes(self.vectors.view(np.uint8)[among])
         cosine, places = few.search(queries, k)
         return among[places], cosine
+
+
+class _Where(threading.local):
+    """Where and how a search looks, as faiss wants to be told; of each thread, which searches one index at a time.
+    Making these anew takes longer than scanning 1,000 rows."""
+
+    def __init__(self) -> None:
+        self._allowed = faiss.IDSelectorBitmap(np.zeros(0, np.uint8))
+        self.compared = faiss.SearchParameters(sel=self._allowed)
+        self.probed = faiss.IVFSearchParameters(sel=self._allowed)
+        self.refined = faiss.IndexRefineSearchParameters(base_index_params=self.probed)
+
+    def allow(self, rows: Mask) -> None:
+        """From now on; faiss reads `rows` where they are, so they must live and lie still until the search is done."""
+        self._allowed.n, self._allowed.bitmap = len(rows), faiss.swig_ptr(rows)
+
+
+_WHERE = _Where()
 
 
 class _StoredVectors:
@@ -209,10 +230,6 @@ def _ties_by_row(rows: Int64, cosine: Float32) -> tuple[Int64, Float32]:
     return np.take_along_axis(rows, order, 1), np.take_along_axis(cosine, order, 1)
 
 
-def _selector(allowed: Mask | None) -> Any:
-    return None if allowed is None else faiss.IDSelectorBitmap(allowed)
-
-
 def _count(allowed: Mask, n: int) -> int:
     if len(allowed) != (n + 7) // 8:
         raise ValueError(f"allowed has {len(allowed)} bytes, expected {(n + 7) // 8} for {n} rows")
@@ -221,7 +238,5 @@ def _count(allowed: Mask, n: int) -> int:
     return int(np.bitwise_count(allowed).sum())
 
 
-def _positions(allowed: Mask | None, n: int) -> Int64:
-    if allowed is None:
-        return np.arange(n)
+def _positions(allowed: Mask, n: int) -> Int64:
     return np.flatnonzero(np.unpackbits(allowed, count=n, bitorder="little").view(np.bool_))

@@ -28,7 +28,7 @@ import orjson
 
 from retrieval.behaviour import Behaviour
 from retrieval.errors import SnapshotCorrupt, StaleGeneration
-from retrieval.files import checksum, write_atomically
+from retrieval.files import checksum, small, write_atomically
 from retrieval.models import Learned, Models
 from retrieval.segment import Segment
 from retrieval.snapshot import Snapshot
@@ -90,8 +90,7 @@ class Store:
         Raises SnapshotCorrupt if CURRENT cannot be read as such, or is gone although there are generations.
         """
         try:
-            facts = orjson.loads((self.root / tenant / "CURRENT").read_bytes())
-            return int(facts["generation"]), str(facts["checksum"])
+            return _pointer_in(small(f"{self.root}/{tenant}/CURRENT"))
         except FileNotFoundError as error:
             if any(generation > 1 for generation, _ in self.kept(tenant)):  # 1 alone: the very first publish, half-way
                 raise SnapshotCorrupt(f"{tenant}/CURRENT is gone") from error
@@ -270,6 +269,13 @@ class Store:
             yield
         finally:
             os.close(descriptor)
+
+
+@lru_cache(maxsize=4096)
+def _pointer_in(current: bytes) -> Pointer:
+    """What a CURRENT of these bytes names. Raises ValueError, KeyError, TypeError for anything else."""
+    facts = orjson.loads(current)
+    return int(facts["generation"]), str(facts["checksum"])
 
 
 def _older(path: Path, than_s: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -132,7 +132,7 @@ def revive(
 async def known(desk: Desk) -> tuple[dict[str, Flag], list[str]]:
     """(the newest of every flag, the stores that do not answer)."""
 
-    async def read(name: str, asked: Awaitable[dict[str, Flag]]) -> dict[str, Flag]:
+    async def read(name: str, asked: Awaitable[Mapping[str, Flag]]) -> Mapping[str, Flag]:
         try:
             async with asyncio.timeout(SQL_PATIENCE_S):
                 return await asked

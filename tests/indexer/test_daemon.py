@@ -220,13 +220,14 @@ def test_a_stopped_process_cannot_publish_over_a_newer_generation(tmp_path: Path
 
 def test_the_daemon_steps_back(tmp_path: Path) -> None:
     """A real one, in a session of its own as `make run` starts it: its threads and its session are behind feeds."""
+    nice = max(7, os.nice(0))  # of a test that was put further back itself, nothing comes forward
     with system(tmp_path, "redis://127.0.0.1:1/0", {"acme": []}, model=SLOW, workers=0, daemons=0) as s:
         daemon = s.start_daemon(FEED_NICE="7")
         eventually(lambda: _said(daemon, b"started"))
         process = Path(f"/proc/{daemon.process.pid}")
-        assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in (process / "task").iterdir()} == {7}
+        assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in (process / "task").iterdir()} == {nice}
         autogroup = process / "autogroup"  # not every kernel has it
-        assert not autogroup.exists() or autogroup.read_text().endswith(" nice 7\n")
+        assert not autogroup.exists() or autogroup.read_text().endswith(f" nice {nice}\n")
 
 
 def test_a_session_of_others_is_left_alone() -> None:
@@ -235,7 +236,7 @@ def test_a_session_of_others_is_left_alone() -> None:
     command = f"cat /proc/self/autogroup; {sys.executable} -c '{code}'; cat /proc/self/autogroup"
     shown = subprocess.run(["setsid", "sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
     before, own, after = shown.stdout.splitlines() or ["", "", ""]
-    assert own == "3"
+    assert own == str(max(3, os.nice(0)))
     assert before == after
 
 

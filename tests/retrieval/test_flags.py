@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,24 @@ async def test_damage_is_unknown_not_fatal(redis_url: str, tmp_path: Path) -> No
     for content in (b"", b"[]", b"\xff", b'{"acme": 1}', copy.read_bytes()[:-5]):
         copy.write_bytes(content)
         assert restore(copy) == {}
+
+
+async def test_a_mirror_sees_what_changed_since_it_was_asked(redis_url: str) -> None:
+    """A flag that came, one that is another now, one that is gone, one that is damaged."""
+    redis = Redis.from_url(redis_url, protocol=2)
+    asked = FlagMirror(redis)
+    other = replace(ON, version=ON.version + 1, state="off")
+    await asked.put("acme", ON)
+    assert [await asked.all(), await asked.all()] == [{"acme": ON}] * 2
+    await FlagMirror(redis).put("acme", other)
+    assert await asked.all() == {"acme": other}
+    await FlagMirror(redis).put("b", ON)
+    assert await asked.all() == {"acme": other, "b": ON}
+    await redis.hset("flags", "b", "junk")
+    assert await asked.all() == {"acme": other}
+    await redis.hdel("flags", "acme", "b")
+    assert await asked.all() == {}
+    await redis.aclose()
 
 
 def test_kill_files(tmp_path: Path) -> None:

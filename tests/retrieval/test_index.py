@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -291,3 +292,19 @@ def test_a_search_uses_one_thread_in_whichever_thread_it_runs(world: World, mapp
     thread.join()
     assert threading.active_count() == before
     assert tasks == [at_start + 1]
+
+
+def test_searches_of_several_threads_do_not_meet(world: World, mapped: dict[str, Index]) -> None:
+    """Each finds what its own filter leaves, whatever others look for in the same index meanwhile."""
+    masks = [mask(share) for share in (0.1, 0.3, 0.6, 0.9)]
+    alone = {name: [kind.search(world.queries, K, each)[0] for each in masks] for name, kind in mapped.items()}
+
+    def differs(which: int) -> list[str]:
+        return [
+            name
+            for name, kind in list(mapped.items()) * 20
+            if not np.array_equal(kind.search(world.queries, K, masks[which])[0], alone[name][which])
+        ]
+
+    with ThreadPoolExecutor(len(masks)) as pool:
+        assert list(pool.map(differs, range(len(masks)))) == [[]] * len(masks)
