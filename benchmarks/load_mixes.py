@@ -35,6 +35,10 @@ IDS: Final = re.compile(rb'\{"id":"([^"]+)"')
 TAG: Final = re.compile(rb"etag: ([^\r]+)")
 
 
+OVERLOADED: Final = "overloaded"
+"""What a page says that was made without a taste because there was no time for one."""
+
+
 @dataclass
 class Checks:
     """What was found in the pages that were read: their number, modes and shortcomings, and what is wrong with any."""
@@ -60,7 +64,7 @@ class Checks:
             "more items than asked for": len(ids) > LIMIT,
             "an item of another tenant": any(not one.startswith(f"{user.tenant.id}-") for one in ids),
             "an item twice": len(set(ids) - shown) < len(ids),
-            "not personalised": user.is_known and page["mode"] != "personalised",
+            "not personalised": user.is_known and page["mode"] != "personalised" and OVERLOADED not in page["degraded"],
         }
         self.problems.update(what for what, is_so in wrong.items() if is_so)
         shown.update(ids)

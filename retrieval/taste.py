@@ -11,7 +11,7 @@ idea of PinnerSage (Pal et al., KDD 2020).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -100,6 +100,11 @@ def remember(journal: Journal, policy: TastePolicy, *, now_s: float) -> Memory:
     if policy.newer_half:
         pull *= np.exp2(np.arange(1 - len(items), 1) * (session / policy.newer_half)).astype(np.float32)
     return Memory(journal, items, pull, now_s - policy.seen_days * DAY_S, session, long_term)
+
+
+def seen_by(journal: Journal, policy: TastePolicy, *, now_s: float) -> Memory:
+    """What a journal says was seen, served and rejected, and nothing of what its user likes."""
+    return replace(NOBODY, journal=journal, seen_since_s=now_s - policy.seen_days * DAY_S)
 
 
 @lru_cache(maxsize=1024)

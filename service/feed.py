@@ -4,7 +4,8 @@
     later pages   the frozen list, carried by the cursor -> eligible still? -> page
                   used up: the same as a first page, without what this chain has had
 
-Redis only improves the answer. Without it a first page is the non-personalised one and says `fallback`. A later page
+Redis only improves the answer. Without it a first page is the non-personalised one and says `fallback`; so is one for
+which there is no time, though it leaves out what its user has seen. A later page
 that would need a user's taste is empty, says so, and keeps its cursor; one that needs none goes on from what its cursor
 holds, and when that is not all the chain has had, begins a new chain and says so: no scroll stands still for nothing.
 
@@ -32,7 +33,7 @@ from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
 from retrieval.masks import Mask, is_set
 from retrieval.stream import MOST_DOWN, Serve, ServedItem, Stream
-from retrieval.taste import NOBODY, Memory, remember
+from retrieval.taste import NOBODY, Memory, remember, seen_by
 from retrieval.view import View
 from service import etag
 from service.cursor import LIFETIME_S, Frozen
@@ -99,9 +100,13 @@ async def first_page(asked: Asked, stores: Stores) -> Page:
         return Page(asked.mode, NO_ITEMS, (), tag=tag, unchanged=True, timings_ms=clock.laps_ms)
     await stores.turn()
     clock.lap("wait")
-    memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-    page = _page(asked, memory, clock, os.urandom(8))
-    page.tag = etag.tag(versions, asked.context.seed, asked.context.now_s)
+    if asked.effort == "plain":
+        memory = seen_by(journal, asked.view.policy.taste, now_s=asked.context.now_s)
+        page = _page(asked, memory, clock, os.urandom(8), mode="fallback")
+    else:
+        memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
+        page = _page(asked, memory, clock, os.urandom(8))
+        page.tag = etag.tag(versions, asked.context.seed, asked.context.now_s)
     page.timings_ms = clock.laps_ms
     page.journal_position = position(journal)
     return page
@@ -135,7 +140,8 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
     await stores.turn()
     clock.lap("wait")
     memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-    more = replace(asked, limit=asked.limit - len(taken.items), context=replace(asked.context, seed=frozen.seed))
+    limit, context = asked.limit - len(taken.items), replace(asked.context, seed=frozen.seed)
+    more = replace(_narrow_at_most(asked), limit=limit, context=context)
     before = frozen.before + len(frozen.items)
     page = _page(more, memory, clock, frozen.chain, without=had, before=before, mode=mode)
     return replace(
@@ -153,7 +159,7 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
 
 def default_page(asked: Asked, mode: str, degraded: Sequence[str] = ()) -> Page:
     """The non-personalised feed: the same rules, filters and caps, and nobody's taste."""
-    clock = Clock()
+    clock, asked = Clock(), _narrow_at_most(asked)
     anyone = asked if asked.refresh else replace(asked, context=replace(asked.context, seed=0))
     page = _page(anyone, NOBODY, clock, os.urandom(8), mode=mode)
     page.degraded = [*degraded, *page.degraded]
@@ -215,6 +221,11 @@ async def _restarted(asked: Asked, stores: Stores) -> Page:
     return page
 
 
+def _narrow_at_most(asked: Asked) -> Asked:
+    """For a page that has no taste to leave out, or that goes on in a chain: that keeps its taste."""
+    return replace(asked, effort="narrow") if asked.effort == "plain" else asked
+
+
 def _mode_from_here(asked: Asked, frozen: Frozen) -> str | None:
     """What the next list of a chain is, when it is not made from the user's taste: a flag says so by now, or the chain
     began like that. A fallback stays one: taste that comes back in the middle would reorder what was scrolled past.
@@ -235,7 +246,7 @@ def _page(
     mode: str | None = None,
 ) -> Page:
     """The first `limit` items of a new list, and the list frozen behind them. `mode` None: as the taste says."""
-    breadth = NARROW if asked.narrow else WHOLE
+    breadth = WHOLE if asked.effort == "whole" else NARROW
     listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, breadth=breadth, lap=clock.lap)
     mode = mode or ("personalised" if listed.is_personal else "cold_start")
     items, reasons, chance = listed.items, listed.ranking.reason, listed.chance
@@ -339,8 +350,8 @@ def _propensities(reasons: Sequence[str], chance: float) -> list[float]:
 def _shortcomings(ranking: Ranking, asked: Asked, memory: Memory) -> list[str]:
     """Why the page is not what it should be, if it is not."""
     said = ["caps_relaxed"] if ranking.relaxed else []
-    if asked.narrow:
-        said.append("narrowed")
+    if asked.effort != "whole":
+        said.append("overloaded" if asked.effort == "plain" else "narrowed")
     if asked.dropped:
         said.append("hints_dropped")
     if not asked.view.snapshot.n_items:

@@ -10,6 +10,7 @@ from ranking.context import Context
 from retrieval.flags import Mode
 from retrieval.view import View
 from service.cursor import Frozen
+from service.governor import Effort
 from service.ranked import Items, Ranked
 
 MODES: Final = ("personalised", "cold_start", "holdout", "fallback", "killed")
@@ -21,6 +22,7 @@ CAUSES: Final = (
     "mode_changed",
     "cursor_restarted",
     "narrowed",
+    "overloaded",
     "caps_relaxed",
     "empty_catalogue",
     "few_eligible",
@@ -36,7 +38,6 @@ class Asked:
 
     user_key: None is an anonymous user. key_id: of the key it came with. mode: what the flags say. `refresh` wants
     another order. `if_none_match` are the tags the client has. `dropped`: there was a hint that is on no list.
-    `narrow`: there is much to do, so choose from fewer candidates.
     """
 
     view: View
@@ -48,7 +49,7 @@ class Asked:
     refresh: bool = False
     if_none_match: str | None = None
     dropped: bool = False
-    narrow: bool = False
+    effort: Effort = "whole"
 
 
 @dataclass

@@ -22,6 +22,7 @@ from retrieval.journal import Journal
 from retrieval.stream import Serve
 from retrieval.view import View
 from service.feed import Stores, first_page, next_page
+from service.governor import Effort
 from service.page import Asked, Page
 from service.past import Gone, Past, context_of, journal_at
 from service.ranked import NO_ITEMS, Items, Ranked
@@ -111,7 +112,7 @@ class _Lane:
             context=context_of(serve),
             mode=_asked_mode(serve),
             refresh=True,  # so that the seed in the log is taken as it is
-            narrow="narrowed" in serve.degraded,
+            effort=effort_of(serve),
         )
         stores = Stores(_Journals(self.journal, serve), _Chains(self, serve))
         if serve.items[0].position == 0:
@@ -155,9 +156,14 @@ class _Chains:
         return self.lane._had
 
 
+def effort_of(serve: Serve) -> Effort:
+    """How much was done for a page."""
+    return "plain" if "overloaded" in serve.degraded else "narrow" if "narrowed" in serve.degraded else "whole"
+
+
 def _asked_mode(serve: Serve) -> Mode:
     """What the flags said. A page that ends because they had changed says so; to what, the page after it tells."""
-    mode = ASKED_AS[serve.mode]
+    mode = "personalised" if effort_of(serve) == "plain" else ASKED_AS[serve.mode]
     if "mode_changed" not in serve.degraded:
         return mode
     return "killed" if mode != "killed" else "off"

@@ -171,7 +171,12 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Resources]:
             sweep=sweep,
             turns=turns,
             governor=Governor(
-                Limits(settings.narrow_ms / 1000, settings.prefetch_ms / 1000, settings.backlog_ms / 1000)
+                Limits(
+                    narrow_s=settings.narrow_ms / 1000,
+                    prefetch_s=settings.prefetch_ms / 1000,
+                    plain_s=settings.plain_ms / 1000,
+                    most_s=settings.backlog_ms / 1000,
+                )
             ),
         )
     finally:

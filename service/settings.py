@@ -40,6 +40,9 @@ class ServiceSettings(StoreSettings):
         40, ge=1, description="expected wait in a worker from which first pages have fewer candidates"
     )
     prefetch_ms: int = Field(80, ge=1, description="expected wait in a worker from which prefetches are refused")
+    plain_ms: int = Field(
+        100, ge=1, description="expected wait in a worker from which first pages are made without the user's taste"
+    )
     backlog_ms: int = Field(200, ge=0, description="expected wait in a worker from which every feed request is refused")
     burst_s: float = Field(10, ge=1, le=600, description="so many seconds' worth of requests may come at once")
     cursor_secrets: str = Field(

@@ -128,7 +128,7 @@ _events = Children(EVENTS)
 _numbers = itertools.count()
 for _watched in ("accepted", "duplicate", "invalid", "unknown_item"):
     _events[_watched].inc(0)  # there from the start: what rises from nothing has no rate
-for _cause in ("user_state_unavailable", "narrowed"):
+for _cause in ("user_state_unavailable", "narrowed", "overloaded"):
     _degraded[_cause].inc(0)
 
 

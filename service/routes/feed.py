@@ -22,7 +22,7 @@ from retrieval.view import View
 from service.auth import authenticate, user_key
 from service.errors import InvalidRequest
 from service.feed import first_page, next_page, public_page, remember_served
-from service.governor import FIRST, LATER
+from service.governor import FIRST, LATER, Effort
 from service.page import Asked, Page
 from service.requests import header, query_of, whole_number
 from service.resources import Resources
@@ -44,7 +44,7 @@ class Decided(TypedDict, total=False):
 
     key_id: str
     mode: Mode
-    narrow: bool
+    effort: Effort
 
 
 async def feed(request: Request) -> Response:
@@ -53,7 +53,7 @@ async def feed(request: Request) -> Response:
     kind = LATER if "cursor" in query_of(request) else FIRST
     with resources.governor.admitted(kind, prefetch=header(request, b"feed-reason") == "prefetch") as work:
         began_s = time.perf_counter()
-        asked, page = await _asked_page(request, resources, narrow=work.narrow)
+        asked, page = await _asked_page(request, resources, effort=work.effort)
         response = _personal(request, asked, page, resources)
         waited_ms = page.timings_ms.get("state", 0.0) + page.timings_ms.get("wait", 0.0)
         work.took_s = time.perf_counter() - began_s - waited_ms / 1000
@@ -62,7 +62,7 @@ async def feed(request: Request) -> Response:
     return response
 
 
-async def _asked_page(request: Request, resources: Resources, *, narrow: bool) -> tuple[Asked, Page]:
+async def _asked_page(request: Request, resources: Resources, *, effort: Effort) -> tuple[Asked, Page]:
     now_s = resources.now_s
     principal = authenticate(request, resources.live, "pk", now_s=now_s)
     view = resources.live.view(principal.tenant or "")
@@ -76,7 +76,7 @@ async def _asked_page(request: Request, resources: Resources, *, narrow: bool) -
         now_s=now_s,
         key_id=principal.key_id,
         mode=mode,
-        narrow=narrow,
+        effort=effort,
     )
     cursor = query_of(request).get("cursor")
     if cursor is not None or asked.mode != "personalised":

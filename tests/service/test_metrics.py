@@ -15,7 +15,7 @@ from retrieval.tables import GLOBAL
 from service import telemetry
 from service.app import ROUTES
 from service.gauges import personalised_ratio
-from service.governor import FIRST, LATER
+from service.governor import FIRST, LATER, PLAIN
 from service.health import forget_ended
 from service.page import MODES
 from tests.support.observed import Observed
@@ -64,7 +64,7 @@ def test_labels_are_few(observed: Observed) -> None:
         "tenant": {"acme", "canary", "global"},
         "stage": {"state", "wait", "retrieve", "rank"},
         "store": {"redis", "sql"},
-        "kind": {"empty", "short", FIRST, LATER},
+        "kind": {"empty", "short", FIRST, LATER, PLAIN},
         "result": {"accepted", "duplicate", "invalid", "unknown_item", "erased"},
     }
     for metric in observed.metrics["service"].values():

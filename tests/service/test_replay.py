@@ -126,7 +126,8 @@ class Story:
         """A page of a user."""
         refresh = {"Feed-Reason": "refresh"} if self.chance.random() < 0.3 else {}
         governor = self.service.resources.governor
-        governor.limits = dataclasses.replace(governor.limits, narrow_s=0.0 if self.chance.random() < 0.3 else 1.0)
+        narrow_s, plain_s = self.chance.choice([(1.0, 1.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)])
+        governor.limits = dataclasses.replace(governor.limits, narrow_s=narrow_s, plain_s=plain_s)
         page = self.service.feed(TENANT, user, headers=refresh, **query)
         if page["items"]:
             self.pages.append(page)
