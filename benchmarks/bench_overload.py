@@ -32,8 +32,8 @@ from benchmarks.world import World, opened
 PHASES: Final = {"before": 0.5, "overload": 3.0, "after": 0.5}
 """What is offered, as a share of capacity."""
 REFUSALS: Final = (429, 503)
-BACK_TO_NORMAL: Final = 2.0
-"""A second is normal again when nothing is refused and its p99 is at most so many times the one before."""
+BACK_TO_NORMAL: Final = 1.5
+"""A second is normal again when nothing is refused and its p99 is at most so many times that of the slowest before."""
 FEW: Final = 16
 """Connections of the closed loop: enough to keep two workers busy, and too few for anything to be refused."""
 TARGETS: Final = (
@@ -152,7 +152,7 @@ def _share(phase: Measured, kind: str) -> float:
 
 def normal_again_s(before: Measured, after: Measured) -> int | None:
     """Whole seconds after the overload until every later second was normal; None if the last one was not."""
-    usual_ms = float(np.nanmedian(by_second(before, 99)))
+    usual_ms = float(np.nanmax(by_second(before, 99)))
     seconds = np.arange(int(after.seconds))
     second = after.observed.due_s.astype(int)
     failed = np.array([(~_given(after))[second == at].any() for at in seconds])

@@ -35,6 +35,7 @@ FULL = [f"acme-{n}" for n in range(20)]
         (page([*FULL[1:], "acme-1"]), "an item twice"),
         (page([*FULL[1:], "acme-99"]), "an item twice"),
         (page(FULL, mode="fallback"), "not personalised"),
+        (page(FULL, mode="fallback", degraded=["overloaded"]), None),
     ],
 )
 def test_checks_a_page(body: bytes, problem: str | None) -> None:
@@ -57,7 +58,8 @@ def phase(*seconds: tuple[float, int]) -> Measured:
 def test_normal_again() -> None:
     """The first second after which nothing is refused and nothing is slow any more."""
     before = phase((20, 200), (20, 200), (30, 200))
-    assert normal_again_s(before, phase((25, 200), (25, 200))) == 0
+    assert normal_again_s(before, phase((44, 200), (25, 200))) == 0
+    assert normal_again_s(before, phase((46, 200), (25, 200))) == 1
     assert normal_again_s(before, phase((900, 200), (25, 503), (25, 200))) == 2
     assert normal_again_s(before, phase((25, 200), (900, 200), (25, 200))) == 2
     assert normal_again_s(before, phase((25, 200), (900, 200))) is None
