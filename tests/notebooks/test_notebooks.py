@@ -41,14 +41,15 @@ def lab(redis_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("lab")
     env = {"FEED_SIGNALS_FLUSH_S": "0.3", "FEED_SIGNALS_PUBLISH_S": "1"}
     with system(folder, redis_database, {TENANT: talks()}, dim=DIM, model=MODEL, workers=1, env=env) as s:
-        request_id, page = asyncio.run(_used(s, folder))
+        request_id, page, last = asyncio.run(_used(s, folder))
         s.put(TENANT, video("one-more", "One more talk about testing", vector=talks()[0]["vector"]))
         eventually(lambda: s.place.store.newest_generation(TENANT) > 1)
-        eventually(lambda: _archived(s, request_id))
+        eventually(lambda: _archived(s, last))
         yield Lab(s, request_id, page)
 
 
-async def _used(s: System, folder: Path) -> tuple[str, list[str]]:
+async def _used(s: System, folder: Path) -> tuple[str, list[str], set[str]]:
+    """(a request, the page it got, the last request of every viewer)."""
     key = s.tenants[TENANT].publishable
     audience = Audience.of(s.base_url, TENANT, key, topics_of(talks()), folder, count=VIEWERS, seed=2, likes=TOPICS)
     try:
@@ -56,14 +57,15 @@ async def _used(s: System, folder: Path) -> tuple[str, list[str]]:
             await audience.swipe(10)
         pages = [await viewer.client.feed("refresh", limit=20) for viewer in audience.viewers]
         page = next(page for page in pages if page.body["mode"] == "personalised")
-        return page.body["request_id"], [item["id"] for item in page.items]
+        last = {page.body["request_id"] for page in pages}
+        return page.body["request_id"], [item["id"] for item in page.items], last
     finally:
         await audience.http.aclose()
 
 
-def _archived(s: System, request_id: str) -> bool:
+def _archived(s: System, requests: set[str]) -> bool:
     found = Archive(str(s.place.folder / "archive")).query("SELECT request_id FROM serves")
-    return request_id in {row["request_id"] for row in found}
+    return requests <= {row["request_id"] for row in found}
 
 
 def read_notebook(path: Path) -> Any:
