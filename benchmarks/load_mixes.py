@@ -33,8 +33,6 @@ FEED_KINDS: Final = (FIRST, CURSOR, REFRESH, INITIAL, PREFETCH)
 CURSOR_MARK: Final = b'"next_cursor":"'
 IDS: Final = re.compile(rb'\{"id":"([^"]+)"')
 TAG: Final = re.compile(rb"etag: ([^\r]+)")
-
-
 OVERLOADED: Final = "overloaded"
 """What a page says that was made without a taste because there was no time for one."""
 

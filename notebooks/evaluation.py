@@ -23,8 +23,8 @@ from retrieval.taste import remember
 from retrieval.view import View
 from service.operator.console import Desk
 from service.operator.intervals import Estimate, drawn_again
-from service.past import context_of, journal_at
-from service.ranked import NARROW, WHOLE, Ranked, ranked, under
+from service.past import context_of, effort_of, journal_at
+from service.ranked import BREADTH, Ranked, ranked, under
 
 TAKEN = (Signal.LIKE, Signal.BOOKMARK, Signal.FOLLOW, Signal.SHARE, Signal.COMPLETE)
 DEPTH = 20
@@ -43,8 +43,7 @@ class Case:
         """The page from another view."""
         served = self.served
         memory = remember(self.journal, view.policy.taste, now_s=served.at_s)
-        breadth = NARROW if "narrowed" in served.degraded else WHOLE
-        return ranked(view, memory, context_of(served), served.wanted, breadth=breadth)
+        return ranked(view, memory, context_of(served), served.wanted, breadth=BREADTH[effort_of(served)])
 
 
 async def cases(desk: Desk, tenant: str, most: int) -> list[Case]:

@@ -5,9 +5,9 @@
                   used up: the same as a first page, without what this chain has had
 
 Redis only improves the answer. Without it a first page is the non-personalised one and says `fallback`; so is one for
-which there is no time, though it leaves out what its user has seen. A later page
-that would need a user's taste is empty, says so, and keeps its cursor; one that needs none goes on from what its cursor
-holds, and when that is not all the chain has had, begins a new chain and says so: no scroll stands still for nothing.
+whose taste there is no time, though it leaves out what its user has seen. A later page that would need a user's taste
+is empty, says so, and keeps its cursor; one that needs none goes on from what its cursor holds, and when that is not
+all the chain has had, begins a new chain and says so: no scroll stands still for nothing.
 
 A flag that flips in the middle of a chain lets the list that is being read go on; the list after it is made under the
 new flag, and begins on a page of its own, so that no page is of two modes.
@@ -37,8 +37,8 @@ from retrieval.taste import NOBODY, Memory, remember, seen_by
 from retrieval.view import View
 from service import etag
 from service.cursor import LIFETIME_S, Frozen
-from service.page import MODES, PERSONAL, Asked, Page
-from service.ranked import NARROW, NO_ITEMS, WHOLE, Items, ranked
+from service.page import CAUSE_OF, MODES, PERSONAL, Asked, Page
+from service.ranked import BREADTH, NO_ITEMS, Items, ranked
 
 UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
@@ -100,13 +100,10 @@ async def first_page(asked: Asked, stores: Stores) -> Page:
         return Page(asked.mode, NO_ITEMS, (), tag=tag, unchanged=True, timings_ms=clock.laps_ms)
     await stores.turn()
     clock.lap("wait")
-    if asked.effort == "plain":
-        memory = seen_by(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-        page = _page(asked, memory, clock, os.urandom(8), mode="fallback")
-    else:
-        memory = remember(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-        page = _page(asked, memory, clock, os.urandom(8))
-        page.tag = etag.tag(versions, asked.context.seed, asked.context.now_s)
+    plain = asked.effort == "plain"
+    memory = (seen_by if plain else remember)(journal, asked.view.policy.taste, now_s=asked.context.now_s)
+    page = _page(asked, memory, clock, os.urandom(8), mode="fallback" if plain else None)
+    page.tag = None if plain else etag.tag(versions, asked.context.seed, asked.context.now_s)
     page.timings_ms = clock.laps_ms
     page.journal_position = position(journal)
     return page
@@ -246,7 +243,7 @@ def _page(
     mode: str | None = None,
 ) -> Page:
     """The first `limit` items of a new list, and the list frozen behind them. `mode` None: as the taste says."""
-    breadth = WHOLE if asked.effort == "whole" else NARROW
+    breadth = BREADTH[asked.effort]
     listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, breadth=breadth, lap=clock.lap)
     mode = mode or ("personalised" if listed.is_personal else "cold_start")
     items, reasons, chance = listed.items, listed.ranking.reason, listed.chance
@@ -350,8 +347,8 @@ def _propensities(reasons: Sequence[str], chance: float) -> list[float]:
 def _shortcomings(ranking: Ranking, asked: Asked, memory: Memory) -> list[str]:
     """Why the page is not what it should be, if it is not."""
     said = ["caps_relaxed"] if ranking.relaxed else []
-    if asked.effort != "whole":
-        said.append("overloaded" if asked.effort == "plain" else "narrowed")
+    if cause := CAUSE_OF.get(asked.effort):
+        said.append(cause)
     if asked.dropped:
         said.append("hints_dropped")
     if not asked.view.snapshot.n_items:

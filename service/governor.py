@@ -8,7 +8,7 @@ a newcomer is to expect. That says what may still come in:
     below narrow_s    whole answers
     narrow_s          first pages are made from fewer candidates; they say `narrowed`
     prefetch_s        pages that nobody is waiting for are refused
-    plain_s           first pages are made without the user's taste, for half the work; they say `overloaded`
+    plain_s           first pages are made without the user's taste, which is far less work; they say `overloaded`
     most_s            everything is refused
 
 A refusal costs a fraction of an answer, and those who were admitted get theirs in time. The moment the backlog is gone,
@@ -30,12 +30,9 @@ PLAIN: Final = "plain"
 """A first page that is made without a taste."""
 NOVELTY: Final = 0.02
 """How much one measurement moves what a kind of request is taken to cost."""
-
-
 MEASURED_FROM_S: Final = 0.02
 """A shorter backlog says nothing of waiting: a round trip to Redis is as long."""
 MOST_STRETCH: Final = 4.0
-
 
 Effort = Literal["whole", "narrow", "plain"]
 """How much is done for a page: all there is, from fewer candidates, or that and without the user's taste."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from ranking.context import Context
@@ -30,6 +31,8 @@ CAUSES: Final = (
     "hints_dropped",
 )
 """What `Page.degraded` may say."""
+CAUSE_OF: Final[Mapping[Effort, str]] = MappingProxyType({"narrow": "narrowed", "plain": "overloaded"})
+"""What a page says for which less than everything was done."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Asked:
 
     user_key: None is an anonymous user. key_id: of the key it came with. mode: what the flags say. `refresh` wants
     another order. `if_none_match` are the tags the client has. `dropped`: there was a hint that is on no list.
+    `effort`: how much there is time for.
     """
 
     view: View

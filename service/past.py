@@ -23,6 +23,8 @@ from retrieval.snapshot import Snapshot
 from retrieval.store import Store
 from retrieval.stream import MOST_DOWN, Serve
 from retrieval.view import View
+from service.governor import Effort
+from service.page import CAUSE_OF
 from service.ranked import layers, under
 
 
@@ -108,6 +110,11 @@ class Past:
             return (await self.policies.get(tenant, version)).body if version else {}
         except NotFound as error:
             raise Gone(f"version {version} of the {tenant or 'global'} policy is not in this database") from error
+
+
+def effort_of(serve: Serve) -> Effort:
+    """How much was done for a page."""
+    return next((effort for effort, cause in CAUSE_OF.items() if cause in serve.degraded), "whole")
 
 
 def context_of(serve: Serve) -> Context:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from retrieval.masks import clear
 from retrieval.sources import Ask, allowed_for, gather
 from retrieval.taste import Memory, remember, taste
 from retrieval.view import Rows, View
+from service.governor import Effort
 
 
 class Breadth(NamedTuple):
@@ -44,6 +46,7 @@ class Breadth(NamedTuple):
 WHOLE: Final = Breadth(candidates=200, frozen=100, share=1.0)
 NARROW: Final = Breadth(candidates=80, frozen=60, share=0.4)
 """When there is more to do than time for it."""
+BREADTH: Final[Mapping[Effort, Breadth]] = MappingProxyType({"whole": WHOLE, "narrow": NARROW, "plain": NARROW})
 
 Float32 = npt.NDArray[np.float32]
 Items = npt.NDArray[np.uint32]

@@ -22,9 +22,8 @@ from retrieval.journal import Journal
 from retrieval.stream import Serve
 from retrieval.view import View
 from service.feed import Stores, first_page, next_page
-from service.governor import Effort
 from service.page import Asked, Page
-from service.past import Gone, Past, context_of, journal_at
+from service.past import Gone, Past, context_of, effort_of, journal_at
 from service.ranked import NO_ITEMS, Items, Ranked
 
 ASKED_AS: Final[Mapping[str, Mode]] = {
@@ -154,11 +153,6 @@ class _Chains:
             raise StoreUnavailable("it was away when the page was made")
         self.lane._had = np.concatenate([self.lane._had, delivered])
         return self.lane._had
-
-
-def effort_of(serve: Serve) -> Effort:
-    """How much was done for a page."""
-    return "plain" if "overloaded" in serve.degraded else "narrow" if "narrowed" in serve.degraded else "whole"
 
 
 def _asked_mode(serve: Serve) -> Mode:

@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from starlette.types import Scope
 
 from service.events import Outcome
-from service.page import Asked, Page
+from service.page import CAUSE_OF, Asked, Page
 from service.scopes import request_id, route_of
 
 log = structlog.get_logger("service")
@@ -128,7 +128,7 @@ _events = Children(EVENTS)
 _numbers = itertools.count()
 for _watched in ("accepted", "duplicate", "invalid", "unknown_item"):
     _events[_watched].inc(0)  # there from the start: what rises from nothing has no rate
-for _cause in ("user_state_unavailable", "narrowed", "overloaded"):
+for _cause in ("user_state_unavailable", *CAUSE_OF.values()):
     _degraded[_cause].inc(0)
 
 
