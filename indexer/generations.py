@@ -124,7 +124,7 @@ def fold(store: Store, snapshot: Snapshot) -> Base:
 def rejoined(snapshot: Snapshot, behaviour: Behaviour | None) -> Contents:
     """The same rows as `snapshot`, their texts joined with another model of behaviour, or with none."""
     rows = remembered(snapshot.current_rows())
-    text = text_of(widened(rows.vectors), snapshot.text_dim)
+    text = text_of(widened(rows.vectors, np.arange(len(rows))), snapshot.text_dim)
     vectors = text if behaviour is None else behaviour.joined(rows.columns["item"], text)
     return Contents(None, replace(rows, vectors=vectors.astype(np.float16)), np.zeros(0, np.uint32))
 

@@ -134,7 +134,7 @@ class Learning:
 def _learned_for(snapshot: Snapshot, events: Log, number: int) -> Behaviour:
     rows = snapshot.current_rows()
     order = np.argsort(rows.columns["item"])
-    text = text_of(widened(rows.vectors[order]), snapshot.text_dim)
+    text = text_of(widened(rows.vectors, order), snapshot.text_dim)
     return learned(events, rows.columns["item"][order], text, number=number)
 
 

@@ -59,9 +59,9 @@ def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
     return declare
 
 
-def column(dtype: str, ndim: int = 1) -> str:
-    """For a signature: an array that is only read, wherever and however it lies in memory."""
-    return f"Array({dtype}, {ndim}, 'A', True, None, False)"
+def column(dtype: str, ndim: int = 1, layout: str = "A") -> str:
+    """For a signature: an array that is only read, wherever and however it lies in memory; layout "C": in one piece."""
+    return f"Array({dtype}, {ndim}, '{layout}', True, None, False)"
 
 
 def part(*, any_order: bool = False) -> Callable[[F], F]:

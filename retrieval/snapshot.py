@@ -22,13 +22,11 @@ import numpy.typing as npt
 import orjson
 
 from ranking.items import key_hash
+from retrieval import half
 from retrieval.behaviour import Behaviour, text_of
-from retrieval.half import widened
 from retrieval.masks import Mask
 from retrieval.rows import COLUMNS, RECORD, Array, Rows
 from retrieval.segment import Segment
-
-PIECE = 96
 
 
 @dataclass(frozen=True)
@@ -127,22 +125,19 @@ class Snapshot:
 
     def vectors(self, rows: Array) -> npt.NDArray[np.float32]:
         """float32[n, d] of the given rows."""
-        return widened(self._halves(rows))
+        nothing = np.zeros((0, self.dim), np.float32)
+        return self.taken(rows, lambda part, local: half.widened(self.segments[part].rows.vectors, local), nothing)
 
     def texts(self, rows: Array) -> npt.NDArray[np.float32]:
         """float32[n, text_dim] of the given rows: unit vectors of the texts alone."""
         return text_of(self.vectors(rows), self.text_dim)
 
     def cosines(self, queries: npt.NDArray[np.float32], rows: Array) -> npt.NDArray[np.float32]:
-        """float32[q, n]: cosine of each query (float32[q, d], unit rows) to each of the given rows."""
-        # In pieces that stay in the processor's nearest cache while they are widened and multiplied.
-        halves = self._halves(rows)
-        pieces = [queries @ widened(halves[start : start + PIECE]).T for start in range(0, len(rows), PIECE)]
-        return np.concatenate(pieces, axis=1) if pieces else np.zeros((len(queries), 0), np.float32)
-
-    def _halves(self, rows: Array) -> npt.NDArray[np.float16]:
-        nothing = np.zeros((0, self.dim), np.float16)
-        return self.taken(rows, lambda part, local: self.segments[part].rows.vectors.take(local, 0), nothing)
+        """float32[n, q]: cosine of each of the given rows to each query (float32[q, d], unit rows)."""
+        nothing = np.zeros((0, len(queries)), np.float32)
+        return self.taken(
+            rows, lambda part, local: half.cosines(queries, self.segments[part].rows.vectors, local), nothing
+        )
 
     def cards(self, rows: Array) -> list[bytes]:
         """The open JSON object of each row, in order."""

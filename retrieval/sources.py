@@ -176,13 +176,13 @@ def _cosines(ask: Ask, rows: Rows) -> tuple[npt.NDArray[np.float32], npt.NDArray
     interests, rejected, snapshot = ask.taste.interests, ask.taste.rejected, ask.view.snapshot
     zeros = np.zeros(len(rows), np.float32)
     queries = interests if rejected is None else np.concatenate([interests, rejected[None]])
-    cosines = snapshot.cosines(queries, rows) if len(queries) else zeros[None]
-    near = cosines[: len(interests)].max(axis=0) if len(interests) else zeros
+    cosines = snapshot.cosines(queries, rows) if len(queries) else zeros[:, None]
+    near = cosines[:, : len(interests)].max(axis=1) if len(interests) else zeros
     if snapshot.learned is not None and len(interests):
         near = snapshot.learned.rarity(near)
     if ask.taste.certainty < 1:
         near = near * np.float32(ask.taste.certainty)
-    return near, zeros if rejected is None else cosines[-1]
+    return near, zeros if rejected is None else cosines[:, -1]
 
 
 @compiled(f"int64[:](uint64, int64, int64, {column('uint8')})")

@@ -59,6 +59,7 @@ def serve(
         access_log=False,
         log_level="warning",
         log_config=None,  # as ours: one JSON object a line
+        proxy_headers=False,  # nothing here looks at addresses
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=10,

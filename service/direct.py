@@ -31,7 +31,7 @@ class Direct:
         if endpoint is None:
             await self.app(scope, receive, send)
             return
-        scope["endpoint"] = endpoint  # as the router would: metrics and logs name the route by it
+        scope["app"], scope["endpoint"] = self.app, endpoint  # as the framework and its router would
         request = Request(scope, receive, send)
         try:
             response = await endpoint(request)

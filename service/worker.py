@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 
 SWITCH_S: Final = 0.0005
@@ -19,15 +19,15 @@ SWITCH_S: Final = 0.0005
 would be waited for again and again within one page: at each search and each look at the sockets."""
 
 
-def create() -> FastAPI:
+def create() -> ASGIApp:
     """The application, configured from the environment."""
     gc.disable()
     sys.setswitchinterval(SWITCH_S)
     from ranking.compiled import compile_all
     from retrieval import logs
-    from service.app import application
+    from service.app import application, asgi
     from service.settings import ServiceSettings
 
     logs.configure()
     compile_all()
-    return application(ServiceSettings())
+    return asgi(application(ServiceSettings()))

@@ -25,7 +25,7 @@ from service.errors import PROBLEMS
 from service.openapi import document
 from service.operation import Operation
 from service.operations import OPERATIONS
-from tests.support.running import video
+from tests.support.running import eventually, video
 from tests.support.served import Served, served
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
@@ -49,6 +49,15 @@ def keys(service: Served) -> dict[str | None, str]:
     """A key of each scope."""
     of_tenant = service.keys["acme"]
     return {"pk": of_tenant.publishable, "sk": of_tenant.secret, "adm": service.admin_key, None: ""}
+
+
+@pytest.fixture
+def _awake(service: Served, keys: dict[str | None, str]) -> None:
+    """The tenant is active, though an invented request before may have suspended it."""
+    headers = {"Authorization": f"Bearer {keys['adm']}", "If-Match": "*"}
+    change = {"status": "active", "reason": "the next test"}
+    assert service.client.patch("/v1/admin/tenants/acme", json=change, headers=headers).status_code == 200
+    eventually(lambda: service.resources.live.config.tenants["acme"].status == "active")
 
 
 def test_the_committed_document_is_the_one_the_code_makes() -> None:
@@ -128,6 +137,7 @@ def test_the_examples_work(service: Served, keys: dict[str | None, str], operati
 
 
 @by_name
+@pytest.mark.usefixtures("_awake")
 def test_requests_nobody_thought_of(service: Served, keys: dict[str | None, str], operation: Operation) -> None:
     """Invented requests, fitting the document and not: no 5xx, no status, header or body that is not documented."""
     schema = schemathesis.openapi.from_dict(document())
@@ -153,6 +163,7 @@ def test_requests_nobody_thought_of(service: Served, keys: dict[str | None, str]
         check()
 
 
+@pytest.mark.usefixtures("_awake")
 def test_an_explained_page_is_documented(service: Served, keys: dict[str | None, str]) -> None:
     """With `explain=1` a secret key gets what the document says, and an app's key the refusal it says."""
     operation = next(one for one in OPERATIONS if one.path == "/v1/feed")

@@ -40,7 +40,7 @@ from retrieval.store import Store
 from retrieval.tenants import Tenants
 from retrieval.vectors import VectorCache
 from retrieval.videos import parse_videos
-from service.app import application
+from service.app import application, asgi
 from service.auth import rekeyed
 from service.resources import Resources
 from service.settings import ServiceSettings
@@ -287,7 +287,7 @@ def served(folder: Path, tenants: Mapping[str, Sequence[Json]], **settings: Any)
             finished(publish(place, tenant))
         port = free_port()
         app = application(service_settings(place, port, **settings))
-        server = uvicorn.Server(uvicorn.Config(app, HOST, port, http=Wire, log_level="warning", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(asgi(app), HOST, port, http=Wire, log_level="warning", access_log=False))
         thread = threading.Thread(target=server.run, name="service")
         thread.start()
         try:
