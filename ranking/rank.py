@@ -30,14 +30,12 @@ _FOR_YOU, _NEW, _POPULAR, _EDITOR, _EXPLORE = range(5)
 _REASON_OF_SOURCE: Final = ((SOURCE["near"], _FOR_YOU), (SOURCE["fresh"], _NEW), (SOURCE["popular"], _POPULAR),
                             (SOURCE["explore"], _EXPLORE), (SOURCE["editor"], _EDITOR))  # fmt: skip
 """The most personal source wins; what none brought counts as popular."""
-_REASON_TABLE: Final = np.array(
-    [next((reason for bit, reason in _REASON_OF_SOURCE if bits & bit), _POPULAR) for bits in range(256)], np.uint8
-)
+_BY_SOURCE: Final = [next((reason for bit, reason in _REASON_OF_SOURCE if bits & bit), _POPULAR) for bits in range(256)]
+_REASON_TABLE: Final = np.array([_BY_SOURCE, [_EDITOR] * 256, [_EDITOR] * 256, [_EXPLORE] * 256], np.uint8)
+"""By `PlacedBy` and source; the source matters for what got its slot by its score."""
 _COLUMNS_OF: Final = {"creator": (0, 1), "category": (1, 5)}
 """Of the keys by rank: begin and end."""
 _GOLDEN_RATIO: Final = 0x9E37_79B9  # multiplicative hashing: neighbouring seeds end up far apart
-_REASON_OF_SLOT: Final = np.array([_POPULAR, _EDITOR, _EDITOR, _EXPLORE], np.uint8)
-"""By `PlacedBy`, for what did not get its slot by its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def rank(candidates: Candidates, policy: Policy, context: Context, size: int, *,
     removed[left] = int(Removed.NO_ROOM if len(rows) >= size else Removed.CAPPED)
     return Ranking(
         rows=rows,
-        reason=_reasons(candidates.source[rows], slate),
+        reason=_REASON_TABLE[slate.placed_by, candidates.source[rows]],
         placed_by=slate.placed_by,
         rule=slate.pool,
         relaxed=tuple(sorted(plan.caps[cap].name for cap in np.flatnonzero(slate.relaxed))),
@@ -206,7 +204,3 @@ def _keys(order: Rows, candidates: Candidates) -> UInt64:
 @lru_cache(maxsize=4096)
 def _key_caps(caps: tuple[ActiveCap, ...]) -> Int64:
     return table(*(KeyCap(cap.max, cap.window, *_COLUMNS_OF[cap.per], rule) for _, cap, rule in caps))
-
-
-def _reasons(source: UInt8, slate: Slate) -> UInt8:
-    return np.where(slate.placed_by == PlacedBy.SCORE, _REASON_TABLE[source], _REASON_OF_SLOT[slate.placed_by])

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from retrieval import keys
 from retrieval.errors import StoreUnavailable
+from retrieval.roundtrip import failure
 
 ENTRY = np.dtype([("item", "<u4"), ("at_s", "<u4"), ("signal", "u1"), ("strength", "u1"), ("reserved", "<u2")])
 """12 bytes: item number, unix seconds, Signal, strength 0-255 (watch fraction x 255; 255 where it has no degree)."""
@@ -181,10 +182,10 @@ class Journals:
     async def _answer(self, asked: dict[str, asyncio.Future[bytes | None]]) -> None:
         try:
             found: list[Any] = await self.redis.mget(list(asked))
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:
             for future in asked.values():
                 if not future.done():
-                    future.set_exception(StoreUnavailable(f"journal: {type(error).__name__}"))
+                    future.set_exception(failure("journal", error))
                     future.exception()
             return
         for future, content in zip(asked.values(), found, strict=True):

@@ -13,26 +13,29 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from retrieval import keys
-from retrieval.errors import RateLimited, StoreUnavailable
+from retrieval.errors import RateLimited
 from retrieval.journal import EMPTY, Journal, parse
-from retrieval.roundtrip import RoundTrips
+from retrieval.roundtrip import RoundTrips, failure
 
 MAX_WAIT_S: Final = 5
 """Nobody is told to wait longer: buckets fill no further than that beyond their burst."""
 
-# KEYS: bucket. ARGV: microseconds between two requests, microseconds of burst. Answers microseconds to wait, 0 = go.
-# %.0f, because Lua writes a number of sixteen digits as 1.7e15 otherwise.
+# KEYS: buckets. ARGV: of each, microseconds between two requests and microseconds of burst. Answers of each the
+# microseconds to wait, 0 = go. %.0f, because Lua writes a number of sixteen digits as 1.7e15 otherwise.
 CHARGE: Final = """
 local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local due = math.max(tonumber(redis.call('GET', KEYS[1])) or 0, now) + ARGV[1]
-local wait = due - now - ARGV[2]
-if wait > 0 then return math.ceil(wait) end
-redis.call('SET', KEYS[1], string.format('%.0f', due), 'PX', math.ceil((due - now) / 1000) + 1)
-return 0
+local now, waits = time[1] * 1000000 + time[2], {}
+for i, bucket in ipairs(KEYS) do
+  local due = math.max(tonumber(redis.call('GET', bucket)) or 0, now) + ARGV[2 * i - 1]
+  waits[i] = math.max(math.ceil(due - now - ARGV[2 * i]), 0)
+  if waits[i] == 0 then
+    redis.call('SET', bucket, string.format('%.0f', due), 'PX', math.ceil((due - now) / 1000) + 1)
+  end
+end
+return waits
 """
 
 
@@ -105,33 +108,35 @@ class LimitedJournals:
     async def _answer(self, asked: Sequence[_Asked]) -> None:
         try:
             journals, waits = await self._round_trip(asked)
-        except (RedisError, OSError, TimeoutError) as error:
+            found = [(journals.get(one.journal or ""), [waits.pop(0) for _ in one.buckets]) for one in asked]
+        except Exception as error:
             for one in asked:
                 if not one.future.done():
-                    one.future.set_exception(StoreUnavailable(f"journal: {type(error).__name__}"))
+                    one.future.set_exception(failure("journal", error))
                     one.future.exception()  # looked at, also when nobody waits any more
             return
-        for one in asked:
-            mine = [waits.pop(0) for _ in one.buckets]
+        for one, mine in zip(asked, found, strict=True):
             if not one.future.done():
-                one.future.set_result((journals.get(one.journal or ""), mine))
+                one.future.set_result(mine)
 
     async def _round_trip(self, asked: Sequence[_Asked]) -> tuple[dict[str, bytes | None], list[int]]:
         """(journals by name, microseconds to wait of every bucket in the order asked)."""
         wanted = list({one.journal for one in asked if one.journal is not None})
         buckets = [bucket for one in asked for bucket in one.buckets]
-        if not self._sha:
-            self._sha = await self.redis.script_load(CHARGE)
         commands: list[tuple[Any, ...]] = [("MGET", *wanted)] if wanted else []
-        commands += [("EVALSHA", self._sha, 1, bucket, *rate.arguments()) for bucket, rate in buckets]
+        if buckets:
+            if not self._sha:
+                self._sha = await self.redis.script_load(CHARGE)
+            rates = [number for _, rate in buckets for number in rate.arguments()]
+            commands.append(("EVALSHA", self._sha, len(buckets), *(bucket for bucket, _ in buckets), *rates))
         answers = await self.round_trips.send(commands)
         found: Any = answers.pop(0) if wanted else []
         if isinstance(found, Exception):
             raise found
-        return dict(zip(wanted, found, strict=True)), [self._wait_us(answer) for answer in answers]
+        return dict(zip(wanted, found, strict=True)), self._waits_us(answers, len(buckets))
 
-    def _wait_us(self, answer: Any) -> int:
-        """An error of the limiter limits nobody; after a restart of Redis it has forgotten the script."""
-        if isinstance(answer, NoScriptError):
+    def _waits_us(self, answers: list[Any], n: int) -> list[int]:
+        """Of n buckets. An error of the limiter limits nobody; after a restart of Redis it has forgotten the script."""
+        if answers and isinstance(answers[0], NoScriptError):
             self._sha = ""
-        return answer if isinstance(answer, int) else 0
+        return list(answers[0]) if answers and isinstance(answers[0], list) else [0] * n

@@ -19,10 +19,10 @@ MAX_KEPT: Final = 256
 
 @compiled(f"boolean[:]({column('uint8')}, {column('int64')})")
 def is_set(mask: Mask, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """bool[n]: the bits of `rows` (0 or more, in the mask)."""
+    """bool[n]: the bits of `rows` (in the mask; -1 is not)."""
     found = np.empty(len(rows), np.bool_)
     for at in range(len(rows)):
-        found[at] = mask[rows[at] >> 3] >> (rows[at] & 7) & 1
+        found[at] = rows[at] >= 0 and mask[rows[at] >> 3] >> (rows[at] & 7) & 1
     return found
 
 

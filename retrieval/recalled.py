@@ -18,6 +18,8 @@ _U4: Final = column("uint32")
 _U1: Final = column("uint8")
 _SERVED: Final = int(Signal.SERVED)
 _LIKE: Final = int(Signal.LIKE)
+_NOT_INTERESTED: Final = int(Signal.NOT_INTERESTED)
+_REPORT: Final = int(Signal.REPORT)
 _UNLIKE: Final = int(Signal.UNLIKE)
 _PLACES: Final = 4096
 
@@ -29,6 +31,18 @@ def seen(item: Column, at_s: Column, signal: Column, since_s: float) -> Items:
     count = 0
     for at in range(len(item)):
         if signal[at] != _SERVED and at_s[at] >= since_s:
+            found[count] = item[at]
+            count += 1
+    return found[:count]
+
+
+@compiled(f"uint32[:]({_U4}, {_U1})")
+def rejected(item: Column, signal: Column) -> Items:
+    """Items the user said not to want. Possibly repeated."""
+    found = np.empty(len(item), np.uint32)
+    count = 0
+    for at in range(len(item)):
+        if signal[at] == _NOT_INTERESTED or signal[at] == _REPORT:
             found[count] = item[at]
             count += 1
     return found[:count]

@@ -14,7 +14,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
+
+from retrieval.errors import StoreUnavailable
 
 
 class RoundTrips:
@@ -52,6 +54,14 @@ class RoundTrips:
         await connection.disconnect(nowait=True)
         async with asyncio.timeout(self._limit_s):
             await connection.connect()  # type: ignore[no-untyped-call]
+
+
+def failure(store: str, error: Exception) -> Exception:
+    """What everybody hears who shared a round trip that failed: StoreUnavailable for what Redis did, or the way to it;
+    a mistake of ours as it is. Nobody is left waiting for either."""
+    if isinstance(error, (RedisError, OSError, TimeoutError)):
+        return StoreUnavailable(f"{store}: {type(error).__name__}")
+    return error
 
 
 async def _answer(connection: AbstractConnection) -> Any:

@@ -27,12 +27,11 @@ from uuid import UUID
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from retrieval import keys
-from retrieval.errors import StoreUnavailable
 from retrieval.journal import DAY_S, ENTRY, RETENTION_S, Signal, alike, entries
-from retrieval.roundtrip import RoundTrips
+from retrieval.roundtrip import RoundTrips, failure
 
 REMEMBERED_DAYS: Final = 3
 """An id is known on the day it was taken and the two days after it: for 48 h at least."""
@@ -88,17 +87,22 @@ return answers
 """
 )
 
-# KEYS: journal, stream, tombstone. ARGV: cap in bytes, retention in seconds, now, journal entries, stream entry or ''.
+# Any number of pages. KEYS: of each its journal, stream and tombstone. ARGV: retention in seconds, then of each cap of
+# the journal in bytes, now, journal entries, stream entry or ''.
 SERVED: Final = (
     _APPEND
     + """
-if tonumber(ARGV[3]) <= tonumber(redis.call('GET', KEYS[3]) or '-1') then return 0 end
-append(KEYS[1], ARGV[4], tonumber(ARGV[1]), ARGV[2])
-if ARGV[5] ~= '' then
-  redis.call('XADD', KEYS[2], '*', 's', ARGV[5])
-  redis.call('EXPIRE', KEYS[2], ARGV[2])
+for page = 0, #KEYS / 3 - 1 do
+  local journal, stream, tombstone = unpack(KEYS, 3 * page + 1, 3 * page + 3)
+  local cap, now, entries, entry = unpack(ARGV, 4 * page + 2, 4 * page + 5)
+  if tonumber(now) > tonumber(redis.call('GET', tombstone) or '-1') then
+    append(journal, entries, tonumber(cap), ARGV[1])
+    if entry ~= '' then
+      redis.call('XADD', stream, '*', 's', entry)
+      redis.call('EXPIRE', stream, ARGV[1])
+    end
+  end
 end
-return 1
 """
 )
 
@@ -202,10 +206,14 @@ MOST_DOWN: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One script to run for somebody who waits. `durable`: only an answer that is safe counts."""
+    """What RECORD or SERVED is to do for somebody who waits: with which KEYS, and which ARGV of its own.
+
+    `durable`: only an answer that is safe counts.
+    """
 
     script: str
-    arguments: tuple[Any, ...]
+    names: Sequence[str]
+    arguments: Sequence[Any]
     durable: bool
     future: asyncio.Future[Any]
 
@@ -269,7 +277,6 @@ class Stream:
             return
         arguments = [
             self.cap_bytes if serve.user_key else 0,
-            RETENTION_S,
             serve.at_s,
             alike([one.item for one in serve.items], serve.at_s, Signal.SERVED).tobytes(),
             _entry(serve) if logged else b"",
@@ -278,7 +285,7 @@ class Stream:
 
     async def _run(self, script: str, names: Sequence[str], arguments: Sequence[Any], *, durable: bool) -> Any:
         loop = asyncio.get_running_loop()
-        call = _Call(script, (len(names), *names, *arguments), durable, loop.create_future())
+        call = _Call(script, names, arguments, durable, loop.create_future())
         self._pending.append(call)
         waits = self.busy() and not durable
         wait_s = max(self._sent_s + SERVES_EVERY_S - loop.time(), 0.0) if waits else 0.0
@@ -299,13 +306,13 @@ class Stream:
     async def _send(self, calls: Sequence[_Call]) -> None:
         try:
             answers = await self._execute(calls)
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:
             answers = [error] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
             if call.future.done():
                 continue
             if isinstance(answer, Exception):
-                call.future.set_exception(StoreUnavailable(f"stream: {type(answer).__name__}"))
+                call.future.set_exception(failure("stream", answer))
                 call.future.exception()  # whoever asked may have gone away
             else:
                 call.future.set_result(answer)
@@ -323,13 +330,14 @@ class Stream:
 
     async def _round_trip(self, calls: Sequence[_Call]) -> list[Any]:
         waits = any(self.safe) and any(call.durable for call in calls)
-        commands: list[tuple[Any, ...]] = [("EVALSHA", SCRIPTS[call.script], *call.arguments) for call in calls]
+        commands, answered_by = _commands(calls)
         if waits:
             commands.append(("WAITAOF", *self.safe, self.wait_ms))
-        answers = await self.round_trips.send(commands)
+        found = await self.round_trips.send(commands)
+        answers = [found[number] for number in answered_by]
         if not waits:
             return answers
-        *answers, safe = answers
+        safe = found[-1]
         if isinstance(safe, Exception) or any(got < wanted for got, wanted in zip(safe, self.safe, strict=True)):
             failure = safe if isinstance(safe, Exception) else TimeoutError("not enough copies in time")
             return [
@@ -337,6 +345,21 @@ class Stream:
                 for call, answer in zip(calls, answers, strict=True)
             ]
         return answers
+
+
+def _commands(calls: Sequence[_Call]) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """(commands, the number of the one that answers each call): one for each RECORD, one for all SERVED together."""
+    commands: list[tuple[Any, ...]] = []
+    pages, answered_by = [call for call in calls if call.script == SERVED], []
+    if pages:
+        names = [name for page in pages for name in page.names]
+        arguments = [argument for page in pages for argument in page.arguments]
+        commands.append(("EVALSHA", SCRIPTS[SERVED], len(names), *names, RETENTION_S, *arguments))
+    for call in calls:
+        answered_by.append(len(commands) if call.script == RECORD else 0)
+        if call.script == RECORD:
+            commands.append(("EVALSHA", SCRIPTS[RECORD], len(call.names), *call.names, *call.arguments))
+    return commands, answered_by
 
 
 SCRIPTS: Final[Mapping[str, str]] = {

@@ -57,9 +57,7 @@ class Memory:
     @cached_property
     def rejected(self) -> Items:
         """Items the user said not to want."""
-        signal = self.journal["signal"]
-        rejected: Items = self.journal["item"][(signal == Signal.NOT_INTERESTED) | (signal == Signal.REPORT)]
-        return rejected
+        return recalled.rejected(self.journal["item"], self.journal["signal"])
 
     def last_served_s(self, items: Items) -> npt.NDArray[np.int64]:
         """int64[n]: the unix second each of `items` (all different) was last put into this user's feeds, 0 if never."""

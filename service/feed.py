@@ -298,8 +298,7 @@ def _take(asked: Asked, frozen: Frozen, most: int) -> Page:
 
 def _good(items: Items, view: View, allowed: Mask) -> npt.NDArray[np.intp]:
     """Positions of the items that may be shown."""
-    rows = view.snapshot.rows(items)
-    return np.flatnonzero((rows >= 0) & is_set(allowed, np.maximum(rows, 0)))
+    return np.flatnonzero(is_set(allowed, view.snapshot.rows(items)))
 
 
 class Clock:

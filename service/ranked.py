@@ -52,6 +52,7 @@ Float32 = npt.NDArray[np.float32]
 Items = npt.NDArray[np.uint32]
 
 NO_ITEMS: Final[Items] = np.zeros(0, np.uint32)
+_EXPLORE: Final = int(PlacedBy.EXPLORE)  # numpy asks a member of an enumeration what it is each time they meet
 _BROUGHT: Final = np.uint8(SOURCE["near"] | SOURCE["popular"] | SOURCE["fresh"] | SOURCE["editor"])
 
 
@@ -93,7 +94,7 @@ class Ranked:
         """The propensity of an explored item: the chance that any one allowed item had of an explore slot, if no other
         source brought it and no cap passes it over. All others were put where they are by no chance at all. Off-policy
         estimates divide by it."""
-        slots = int(np.count_nonzero(self.ranking.placed_by == PlacedBy.EXPLORE))
+        slots = int(np.count_nonzero(self.ranking.placed_by == _EXPLORE))
         return min(1.0, slots / max(self.n_unknown, 1))
 
     @property

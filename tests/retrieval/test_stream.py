@@ -186,6 +186,39 @@ async def test_pages_of_a_busy_worker_share_a_round_trip(redis: Redis, monkeypat
     assert time.monotonic() - began_s < 20 * pause_s / 2
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(1, 3)), min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_pages_and_events_of_one_moment(scratch_redis: str, asked: list[tuple[int, bool, int]]) -> None:
+    """Whatever goes out together is written as if each had gone alone: to its own user, whole and once."""
+
+    async def written() -> None:
+        async with Redis.from_url(scratch_redis, protocol=2) as redis:
+            await redis.flushdb()
+            stream, calls = Stream(redis), []
+            for n, (user, is_page, count) in enumerate(asked):
+                items, key = [100 * n + i for i in range(count)], f"{user:032x}"
+                events = [like(100 * n + item, item) for item in items]
+                calls.append(
+                    stream.served(page(f"{n:x}", *items, user_key=key))
+                    if is_page
+                    else stream.record(TENANT, key, events, now_s=NOW_S)
+                )
+            await asyncio.gather(*calls)
+            for user in range(4):
+                journal = await Journals(redis).read(TENANT, f"{user:032x}")
+                of_user = [(100 * n + i, is_page) for n, (who, is_page, k) in enumerate(asked) if who == user
+                           for i in range(k)]  # fmt: skip
+                said = zip(journal["item"].tolist(), (journal["signal"] == int(Signal.SERVED)).tolist(), strict=True)
+                assert sorted(said) == of_user
+            found = await Tail(redis).read({})
+            serves = [Serve.of(one.serve) for one in found if one.serve]
+            pages = sorted((serve.request_id, serve.user_key, len(serve.items)) for serve in serves)
+            assert pages == sorted((f"{n:x}", f"{who:032x}", k) for n, (who, is_page, k) in enumerate(asked) if is_page)
+            assert sum(len(one.events) for one in found) == sum(k for _, is_page, k in asked if not is_page)
+
+    asyncio.run(written())
+
+
 async def test_a_journal_keeps_its_newest_entries(redis: Redis) -> None:
     """Past the cap it is cut to seven eighths, and never holds half an entry."""
     stream = Stream(redis, cap=100)

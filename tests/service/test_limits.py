@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from retrieval import keys
 from retrieval.erasure import rekeyed
 from retrieval.errors import RateLimited, StoreUnavailable
-from retrieval.journal import parse
+from retrieval.journal import Signal, entries, parse
 from retrieval.limits import LimitedJournals, Rate
 from service.rates import MOST_BUCKETS, LocalRates
 from tests.support.running import PEPPER, user_id, video
@@ -148,15 +148,32 @@ async def test_one_key_is_limited_whoever_uses_it(redis: Redis) -> None:
     assert await allowed(None, "key_b")
 
 
-async def test_it_is_one_round_trip(redis: Redis) -> None:
-    """Fifty requests in flight are one pipeline: Redis is read from once."""
+async def test_it_is_one_round_trip_of_two_commands(redis: Redis) -> None:
+    """Fifty requests in flight: their journals are read at once, and all their buckets are charged at once."""
     limited = LimitedJournals(redis, per_user=Rate(5, 5), per_key=Rate(500, 500))
     await limited.read("acme", "u" * 32, "key")
-    before = (await redis.info("stats"))["total_commands_processed"]
-    sent = (await redis.info("commandstats")).get("cmdstat_mget", {"calls": 0})["calls"]
+
+    async def calls() -> list[int]:
+        stats = await redis.info("commandstats")
+        return [stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("mget", "evalsha")]
+
+    reads, charges = await calls()
     await asyncio.gather(*(limited.read("acme", f"{n:032x}", "key") for n in range(50)))
-    assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == sent + 1
-    assert (await redis.info("stats"))["total_commands_processed"] > before
+    assert await calls() == [reads + 1, charges + 1]
+
+
+async def test_each_hears_of_its_own_buckets(redis: Redis) -> None:
+    """Requests of one round trip: who is over is refused, who is not gets their own journal."""
+    limited = LimitedJournals(redis, per_user=Rate(0.01, 3), per_key=Rate(0, 0))
+    users = [f"{n:032x}" for n in range(10)]
+    for n, user in enumerate(users):
+        await redis.set(keys.journal("acme", user), entries([(n, 1, Signal.LIKE, 1.0)]).tobytes())
+    asked = [user for user in users for _ in range(3 + int(user, 16) % 2)]  # every other one asks once too often
+    found = await asyncio.gather(*(limited.read("acme", user, "key") for user in asked), return_exceptions=True)
+    refused = [user for user, journal in zip(asked, found, strict=True) if isinstance(journal, RateLimited)]
+    assert refused == users[1::2]
+    for user, journal in zip(asked, found, strict=True):
+        assert isinstance(journal, BaseException) or journal["item"].tolist() == [int(user, 16)]
 
 
 async def test_the_rate_holds_over_time(redis: Redis) -> None:
@@ -180,6 +197,25 @@ async def test_a_redis_that_is_away_is_said(redis: Redis) -> None:
     with pytest.raises(StoreUnavailable):
         await limited.read("acme", None, "key")
     await nobody.aclose()
+
+
+@pytest.mark.parametrize("said", [[], [[b"one"], [0]], ConnectionError("gone")])
+async def test_nobody_waits_for_an_answer_that_makes_no_sense(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, said: list[object] | Exception
+) -> None:
+    """Too few answers, or too few in one, as a proxy in between might give them: all who share the trip hear of it."""
+    limited = LimitedJournals(redis, per_user=Rate(1, 1), per_key=Rate(1, 1))
+    await limited.read("acme", None, "key")
+
+    async def send(_commands: object) -> list[object]:
+        if isinstance(said, Exception):
+            raise said
+        return list(said)
+
+    monkeypatch.setattr(limited.round_trips, "send", send)
+    reads = (limited.read("acme", f"{n:032x}", "key") for n in range(2))
+    found = await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), 5)
+    assert all(isinstance(one, StoreUnavailable if isinstance(said, Exception) else Exception) for one in found)
 
 
 def let_through(rates: LocalRates, user: str | None, key: str = "key_a") -> bool:
