@@ -37,4 +37,8 @@ class Direct:
             response = await endpoint(request)
         except Exception as error:
             response = await on_error(request, error)
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        except Exception as error:  # of what is done behind an answer: too late for its client, but the log has it
+            await on_error(request, error)
+            raise

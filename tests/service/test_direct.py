@@ -7,9 +7,11 @@ from typing import Any
 import orjson
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from retrieval.errors import RateLimited
 from service.app import HOT, ROUTES
@@ -47,6 +49,10 @@ async def broken(_request: Request) -> Response:
     raise ZeroDivisionError("a bug, with an id in it")
 
 
+async def behind(request: Request) -> Response:
+    return Response("fine", background=BackgroundTask(broken, request))
+
+
 ENDPOINTS = {("GET", "/hot"): hot, ("GET", "/limited"): limited, ("GET", "/broken"): broken}
 
 
@@ -68,6 +74,15 @@ async def test_what_is_raised_is_a_problem_document() -> None:
     status, body = await answered(app, "GET", "/broken")
     assert (status, orjson.loads(body)["type"]) == (500, "/problems/internal")
     assert b"a bug" not in body
+
+
+async def test_what_fails_behind_an_answer_is_logged_under_its_id() -> None:
+    """The client has its answer and hears of nothing; the log names the request."""
+    app = Direct(Starlette(), {("GET", "/behind"): behind})
+    with capture_logs() as lines, pytest.raises(ZeroDivisionError):
+        await answered(app, "GET", "/behind")
+    (line,) = lines
+    assert (line["event"], line["log_level"], len(line["request_id"])) == ("unforeseen", "error", 24)
 
 
 def test_every_hot_route_is_in_the_table_of_routes() -> None:
