@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from retrieval import keys
-from retrieval.errors import StoreUnavailable
+from retrieval.roundtrip import RoundTrips, failure
 
 EXPIRY_S = 2 * 3600
 
@@ -22,7 +22,7 @@ class Chains:
     """Logs of delivered items in Redis."""
 
     def __init__(self, redis: Redis) -> None:
-        self.redis = redis
+        self.round_trips = RoundTrips(redis)
 
     async def had(self, tenant: str, chain: str, delivered: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         """Note `delivered` and return everything this chain has had, uint32[n], repeats possible.
@@ -32,11 +32,11 @@ class Chains:
         """
         key = keys.chain(tenant, chain)
         try:
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.append(key, delivered.astype("<u4").tobytes())
-            pipeline.expire(key, EXPIRY_S)
-            pipeline.get(key)
-            log: bytes = (await pipeline.execute())[-1]
+            answers = await self.round_trips.send(
+                [("APPEND", key, delivered.astype("<u4").tobytes()), ("EXPIRE", key, EXPIRY_S), ("GET", key)]
+            )
+            for refused in (answer for answer in answers if isinstance(answer, RedisError)):
+                raise refused
         except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(f"chain: {type(error).__name__}") from error
-        return np.frombuffer(log, "<u4")
+            raise failure("chain", error) from error
+        return np.frombuffer(answers[-1], "<u4")

@@ -10,13 +10,47 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from retrieval.errors import StoreUnavailable
+
+LOOKS: Final = 2
+"""Turns of the event loop in which an answer may still be found after its time is up: one may be over its sockets
+already, the next reads them and wakes whoever waits."""
+
+
+class Patience:
+    """`asyncio.timeout(limit_s)` for what is answered from outside: TimeoutError, but not while the answer is there.
+
+    A loop that was held up for longer than the limit (a page, a snapshot being opened, another process) comes to its
+    timers first and to its sockets afterwards, and would take every answer of that time for late.
+    """
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s = limit_s
+        self._timeout = asyncio.timeout(None)
+        self._waiting: asyncio.Handle | None = None
+
+    async def __aenter__(self) -> None:
+        if self._limit_s is not None:
+            self._waiting = asyncio.get_running_loop().call_later(self._limit_s, self._look, LOOKS)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        await self._timeout.__aexit__(*raised)
+
+    def _look(self, more: int) -> None:
+        loop = asyncio.get_running_loop()
+        if more:
+            self._waiting = loop.call_soon(self._look, more - 1)
+        else:
+            self._timeout.reschedule(loop.time())
 
 
 class RoundTrips:
@@ -39,7 +73,7 @@ class RoundTrips:
         try:
             if not connection.is_connected or await connection.can_read():  # closed by the server, or out of step
                 await self._connect(connection)
-            async with asyncio.timeout(self._limit_s):
+            async with Patience(self._limit_s):
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
                 return [await _answer(connection) for _ in commands]
         finally:
@@ -52,7 +86,7 @@ class RoundTrips:
 
     async def _connect(self, connection: AbstractConnection) -> None:
         await connection.disconnect(nowait=True)
-        async with asyncio.timeout(self._limit_s):
+        async with Patience(self._limit_s):
             await connection.connect()  # type: ignore[no-untyped-call]
 
 

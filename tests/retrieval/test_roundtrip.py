@@ -1,9 +1,12 @@
 """Round trips over kept connections: every command gets its own answer, whatever happened before."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -68,6 +71,24 @@ async def test_who_gives_up_leaves_no_answer_behind(redis: Redis) -> None:
         await waiting
     await asyncio.sleep(LIMIT_S)
     assert await echoed(trips, b"b") == [b"b"]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_an_answer_that_is_there_is_not_late(redis_url: str, run: Callable[[Any], object], size: int) -> None:
+    """The loop was held up for longer than the limit, and the server was not: its answer lies in the socket."""
+
+    async def held_up() -> None:
+        options: dict[str, Any] = {"protocol": 2, "connection_class": PackedConnection, "socket_timeout": LIMIT_S}
+        async with Redis.from_url(redis_url, **options) as redis:
+            trips = RoundTrips(redis)
+            await trips.send([("SET", "long", b"x" * size)])
+            asked = asyncio.create_task(trips.send([("BLPOP", "nothing", LIMIT_S / 2), ("GET", "long")]))
+            await asyncio.sleep(LIMIT_S / 10)  # by then it is sent, and not yet answered
+            time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 - that is what is tried
+            assert await asked == [None, b"x" * size]
+
+    run(held_up())
 
 
 async def test_nobody_there_is_an_error_within_the_limit() -> None:
