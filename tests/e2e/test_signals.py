@@ -50,8 +50,8 @@ class Server:
     def start(self) -> None:
         """Start, and wait until its log is read."""
         self.folder.mkdir(exist_ok=True)
-        # Strings as they are in its files, so that searching them for somebody means something.
-        settings = {**valkey.DURABLE, "appendfsync": "always", "rdbcompression": "no"}
+        # Strings lie as they are in its files, so that searching them for somebody means something.
+        settings = {**valkey.DURABLE, "appendfsync": "always"}
         command = valkey.server_command(self.port, self.folder, settings)
         self.child = spawn("store", command, self.folder / "server.log", env={}, grace_s=5.0)
         eventually(lambda: valkey.answers(self.port))
