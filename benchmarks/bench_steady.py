@@ -62,7 +62,7 @@ class Editors:
                 client.headers["Authorization"] = f"Bearer {tenant.secret}"
                 self._put(client, tenant, number, rng)
                 if number % PUBLISH_EVERY == 0:
-                    self._publish(client, number)
+                    self._publish(client, tenant, number)
                 number += 1
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ class Editors:
         answer = client.put("/videos", json={"videos": videos})
         self.statuses[f"PUT videos {answer.status_code}"] += 1
 
-    def _publish(self, client: httpx.Client, number: int) -> None:
+    def _publish(self, client: httpx.Client, tenant: Built, number: int) -> None:
         found = client.get("/policy")
         body = found.json()["live"]["policy"]
         body["weights"]["freshness"] = 0.3 + number % 10 / 50
@@ -86,7 +86,9 @@ class Editors:
         saved = client.put("/policy", json={"policy": body, "author": "editor"}, headers=tag)
         tag = {"If-Match": saved.headers.get("etag", "")}
         answer = client.post("/policy:publish", json={"author": "editor", "reason": "benchmark"}, headers=tag)
-        self.statuses[f"publish policy {answer.status_code}"] += 1
+        problems = answer.json().get("errors", ()) if answer.status_code == 422 else ()
+        why = "".join(f" ({tenant.id}: {problem['detail']})" for problem in problems)
+        self.statuses[f"publish policy {answer.status_code}{why}"] += 1
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py --data /path/to/feedback            # a folder of data sets, or one data set
     python benchmarks/quality.py --data /path/to/feedback --json     # and one JSON object as the last line
+    python benchmarks/quality.py --data /path/to/feedback --valid    # the parts to choose on, not those to test on
 
 The product is replayed through its own code with its one default policy: events become journals and counters in the
 order of time, `indexer learn` learns from the known part of each split, and `service.ranked` answers at the moment each
@@ -30,7 +31,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 
 from benchmarks import quality_plain as plain
 from benchmarks import quality_product as ours
-from benchmarks.quality_data import SPLITS, BadFeedback, Feedback, Ints, Split, cut, folders, measured, read, split
+from benchmarks.quality_data import (
+    SPLITS,
+    BadFeedback,
+    Feedback,
+    Ints,
+    Split,
+    cut,
+    earlier,
+    folders,
+    measured,
+    read,
+    split,
+)
 from indexer.encoder import Encoder
 from indexer.encoders import open_encoder
 
@@ -87,11 +100,17 @@ def _interval(metrics: dict[str, float], name: str) -> str:
     return f" ±{metrics[f'{name}_ci']:.4f}" if f"{name}_ci" in metrics else ""
 
 
-def run(root: Path, encoder: Encoder, say: Callable[[str], None], share: float | None = None) -> Report:
-    """Every data set in a folder; share: asked about earlier, see `cut`. Raises BadFeedback."""
+def run(
+    root: Path, encoder: Encoder, say: Callable[[str], None], share: float | None = None, *, valid: bool = False
+) -> Report:
+    """Every data set in a folder; share: asked about earlier, see `cut`; valid: see `earlier`. Raises BadFeedback."""
     report: Report = {}
     found = [read(folder) for folder in folders(root)]
-    for data in found if share is None else [cut(each, share) for each in found if "split_time" in each.splits]:
+    if valid:
+        found = [earlier(each) for each in found]
+    elif share is not None:
+        found = [cut(each, share) for each in found if "split_time" in each.splits]
+    for data in found:
         began = time.monotonic()
         text = ours.encoded(encoder, data)
         say(f"\n{data.name}: {data.n_items} texts encoded in {time.monotonic() - began:.0f} s")
@@ -105,10 +124,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a data set, or a folder of data sets")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--model", default=DEFAULT_ENCODER, help="encoder of the texts, as FEED_MODEL")
-    parser.add_argument("--cut", type=float, help="ask at this share of split_time's training part, test part unseen")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--valid", action="store_true", help="ask about the parts to choose on, test parts unseen")
+    part.add_argument("--cut", type=float, help="ask at this share of split_time's training part, test part unseen")
     options = parser.parse_args()
     try:
-        report = run(options.data, open_encoder(options.model), print, options.cut)
+        report = run(options.data, open_encoder(options.model), print, options.cut, valid=options.valid)
     except BadFeedback as error:
         raise SystemExit(str(error)) from error
     if options.json:

@@ -17,7 +17,7 @@ from benchmarks import quality
 from benchmarks import quality_paired as paired
 from benchmarks import quality_plain as plain
 from benchmarks import quality_product as ours
-from benchmarks.quality_data import BadFeedback, Feedback, best, cut, folders, measured, read, split
+from benchmarks.quality_data import BadFeedback, Feedback, best, cut, earlier, folders, measured, read, split
 from tests.support.behaving import N_CIRCLES, N_ITEMS, habits
 from tests.support.tiny_encoder import TinyEncoder
 
@@ -168,6 +168,20 @@ def test_a_cut_asks_about_the_training_part_alone(data: Feedback) -> None:
     last = cut(data, 1).splits["split_time"]
     assert set(last[data.splits["split_time"] == "test"]) == {"later"}
     assert set(data.splits["split_time"][last == "test"]) == {"valid"}
+
+
+def test_choosing_neither_knows_nor_asks_about_the_test_part(data: Feedback) -> None:
+    """Asked is the valid part, or the last fifth of each user's known events; what was the test part is in no list."""
+    loo, user80 = data.splits["split_loo"], np.where(data.splits["split_loo"] == "test", "test", "train")
+    blind = earlier(replace(data, splits={"split_loo": loo, "split_user80": user80}))
+    for of in blind.splits.values():
+        assert set(of[loo == "test"]) == {"later"}
+    assert np.array_equal(blind.splits["split_loo"] == "test", loo == "valid")
+    for user in range(data.n_users):
+        mine = blind.splits["split_user80"][data.user == user]
+        assert mine.tolist() == ["train"] * 9 + ["test"] * 2 + ["later"]  # of 11 that are known, 80 % are 8.8
+    asked = split(blind, "split_user80")
+    assert not (asked.known & (loo == "test")).any() and len(asked.users) == data.n_users
 
 
 def test_two_methods_are_compared_user_by_user_at_each_moment_and_at_all_together(folder: Path) -> None:
