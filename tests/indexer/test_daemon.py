@@ -13,7 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from deploy.local.processes import Child
+from indexer.priority import shared_by_session
 from indexer.rebuild import Tenant
 from indexer.status import read_failure
 from retrieval.catalogue import Catalogue
@@ -228,6 +231,40 @@ def test_the_daemon_steps_back(tmp_path: Path) -> None:
         assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in (process / "task").iterdir()} == {nice}
         autogroup = process / "autogroup"  # not every kernel has it
         assert not autogroup.exists() or autogroup.read_text().endswith(f" nice {nice}\n")
+        wanted = os.SCHED_IDLE if shared_by_session() else os.SCHED_OTHER
+        assert {os.sched_getscheduler(int(task.name)) for task in (process / "task").iterdir()} == {wanted}
+
+
+def test_the_old_priority_is_left_alone(tmp_path: Path) -> None:
+    """FEED_NICE=0: nothing is changed."""
+    with system(tmp_path, "redis://127.0.0.1:1/0", {"acme": []}, model=SLOW, workers=0, daemons=0) as s:
+        daemon = s.start_daemon(FEED_NICE="0")
+        eventually(lambda: _said(daemon, b"started"))
+        assert os.sched_getscheduler(daemon.process.pid) == os.SCHED_OTHER
+
+
+@pytest.mark.parametrize(
+    ("switched", "groups", "weighed", "expected"),
+    [
+        ("1\n", "2:cpuacct:/\n1:cpu:/\n0::/\n", "", True),
+        ("1\n", "0::/user.slice\n", "", True),
+        ("0\n", "0::/\n", "", False),
+        ("1\n", "4:cpu,cpuacct:/docker/5f\n", "", False),
+        ("1\n", "0::/user.slice\n", "user.slice", False),
+        ("1\n", "0::/\n", ".", False),  # a container's view of its own group
+    ],
+)
+def test_who_shares_a_group_is_not_idle_in_it(
+    tmp_path: Path, switched: str, groups: str, weighed: str, expected: bool
+) -> None:
+    """Only where sessions have shares of their own does the indexer give way at once: else it might never run."""
+    (tmp_path / "by_session").write_text(switched)
+    (tmp_path / "cgroup").write_text(groups)
+    if weighed:
+        (tmp_path / weighed).mkdir(exist_ok=True)
+        (tmp_path / weighed / "cpu.weight").write_text("100\n")
+    assert shared_by_session(tmp_path / "by_session", tmp_path / "cgroup", tmp_path) is expected
+    assert not shared_by_session(tmp_path / "missing", tmp_path / "cgroup", tmp_path)
 
 
 def test_a_session_of_others_is_left_alone() -> None:
