@@ -52,7 +52,7 @@ log = structlog.get_logger("service")
 
 YOUNG_OBJECTS: Final = 50_000
 """New objects between two looks for garbage. Requests leave no cycles behind, so a look finds nothing; with Python's
-own 700 there are nine a second and worker, and now and then one through all that came since the start."""
+own 700 there are many a second, and now and then one through everything that came since the start."""
 ROUTES = (
     Route("/v1/feed", feed_or_explained, methods=["GET"]),
     Route("/v1/tenants/{tenant}/feed/default", default_feed, methods=["GET"]),
