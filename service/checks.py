@@ -9,7 +9,8 @@ of a boost. What a rule takes away (block, require, cap) drives nothing: the sco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -34,19 +35,26 @@ from service.ranked import Ranked, layers, replayed, samples, under
 WARN_SHARE: Final = 0.30
 REFUSE_SHARE: Final = 0.50
 PAGE: Final = 20
+MAX_PROBLEMS: Final = 50
+NAMED: Final = 5
+"""Rules that are named at most when they drive too much, those that drive most."""
 MAX_SITUATIONS: Final = 24
 """Kinds of requests that a dry run tries: one without hints, then one in which each rule acts, the strongest first."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """One page of a dry run: who asked, in which situation, and how many of its slots the rules drove."""
+    """One page of a dry run: who asked, in which situation, and how many of its slots which rules drove."""
 
     user: str
     situation: str
     items: int
     items_without_rules: int
-    driven: int
+    driven_by: Mapping[str, int]
+
+    @property
+    def driven(self) -> int:
+        return sum(self.driven_by.values())
 
 
 @dataclass
@@ -66,10 +74,33 @@ class Verdict:
     @property
     def driven_share(self) -> float:
         """The largest part of a page that rules drove, on average over the users, in any situation; 0 to 1."""
-        shares: dict[str, list[float]] = {}
+        return _share(self._most_driven)
+
+    @property
+    def _most_driven(self) -> Sequence[DryRun]:
+        """The runs of the situation in which rules drove most."""
+        situations: dict[str, list[DryRun]] = {}
         for run in self.runs:
-            shares.setdefault(run.situation, []).append(run.driven / max(run.items, 1))
-        return max((sum(each) / len(each) for each in shares.values()), default=0.0)
+            situations.setdefault(run.situation, []).append(run)
+        return max(situations.values(), key=_share, default=())
+
+    def judge_rules(self) -> None:
+        """Say so when rules drive too much of a page: which, and when."""
+        runs = self._most_driven
+        share = _share(runs)
+        if share <= WARN_SHARE:
+            return
+        slots = sum((Counter(run.driven_by) for run in runs), Counter[str]())
+        named = ", ".join(f"{rule} {count / slots.total():.0%}" for rule, count in slots.most_common(NAMED))
+        said = f"rules drive {share:.0%} of a page ({runs[0].situation}; of that {named})"
+        if share > REFUSE_SHARE:
+            self.errors.append(Problem("/rules", f"{said}; at most {REFUSE_SHARE:.0%} are allowed"))
+        else:
+            self.warnings.append(Problem("/rules", f"{said}; above {WARN_SHARE:.0%} the feed is hardly personal"))
+
+
+def _share(runs: Sequence[DryRun]) -> float:
+    return sum(run.driven / max(run.items, 1) for run in runs) / max(len(runs), 1)
 
 
 def schema_problems(
@@ -138,22 +169,28 @@ def _tried(drafted: View, without: View, judged: range, journals: Mapping[str, J
     for situation, context in _situations(drafted.policy, now_s):
         for user, journal in journals.items():
             verdict.runs.append(_run(user, situation, journal, context, drafted, without, verdict))
-    _judge(verdict)
+    verdict.judge_rules()
+    verdict.errors = list(dict.fromkeys(verdict.errors))[:MAX_PROBLEMS]
+    verdict.warnings = list(dict.fromkeys(verdict.warnings))[:MAX_PROBLEMS]
     return verdict
 
 
-def driven_slots(run: Ranked) -> int:
-    """How many slots of the first page a rule filled, or brought its item to."""
-    ranking, limit = run.ranking, run.limit
-    rows = ranking.rows[:limit]
+def driven_by(run: Ranked) -> dict[str, int]:
+    """How many slots of the first page each rule filled, or brought the item to; each slot counts for one rule."""
+    ranking, targets, limit = run.ranking, run.candidates.targets, run.limit
+    rules, plan = run.view.policy.rules, run.ask.plan
     eligible = np.flatnonzero(np.isin(np.arange(len(run.candidates)), ranking.order))
     by_base = eligible[np.lexsort((run.candidates.item[eligible], -ranking.base[eligible]))]
     organic = set(by_base[:limit].tolist())
-    return sum(
-        placed in (PlacedBy.PIN, PlacedBy.PROMOTION)
-        or (placed == PlacedBy.SCORE and bool(ranking.factor[row] > 1) and row not in organic)
-        for row, placed in zip(rows.tolist(), ranking.placed_by[:limit].tolist(), strict=True)
-    )
+    found = Counter[str]()
+    page = zip(ranking.rows[:limit].tolist(), ranking.placed_by.tolist(), ranking.rule.tolist(), strict=False)
+    for row, placed, placing in page:
+        if placed in (PlacedBy.PIN, PlacedBy.PROMOTION):
+            found[rules[placing].id] += 1
+        elif placed == PlacedBy.SCORE and ranking.factor[row] > 1 and row not in organic:
+            aimed = np.where(targets[row, plan.scaling], plan.factors, 0)
+            found[rules[plan.scaling[aimed.argmax()]].id] += 1
+    return dict(found)
 
 
 def _run(
@@ -170,18 +207,7 @@ def _run(
     if given_way:
         said = f"{', '.join(given_way)} gave way to fill the page ({user}, {situation})"
         verdict.warnings.append(Problem("/rules", said))
-    return DryRun(user, situation, items, unruled, driven_slots(run))
-
-
-def _judge(verdict: Verdict) -> None:
-    share = verdict.driven_share
-    said = f"rules drive {share:.0%} of a page"
-    if share > REFUSE_SHARE:
-        verdict.errors.append(Problem("/rules", f"{said}; at most {REFUSE_SHARE:.0%} are allowed"))
-    elif share > WARN_SHARE:
-        verdict.warnings.append(Problem("/rules", f"{said}; above {WARN_SHARE:.0%} the feed is hardly personal"))
-    verdict.errors = list(dict.fromkeys(verdict.errors))[:50]
-    verdict.warnings = list(dict.fromkeys(verdict.warnings))[:50]
+    return DryRun(user, situation, items, unruled, driven_by(run))
 
 
 def _situations(policy: Policy, now_s: int) -> Iterator[tuple[str, Context]]:
@@ -285,5 +311,5 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "errors": [{"pointer": problem.pointer, "detail": problem.message} for problem in verdict.errors],
         "warnings": [{"pointer": problem.pointer, "detail": problem.message} for problem in verdict.warnings],
         "rules_drive_percent": round(100 * verdict.driven_share, 1),
-        "dry_run": [asdict(run) for run in verdict.runs],
+        "dry_run": [{**asdict(run), "driven": run.driven} for run in verdict.runs],
     }

@@ -233,10 +233,32 @@ def test_rules_that_drive_too_much_are_warned_of_then_refused(editor: Editor) ->
     many = read(editor.send("POST", ":validate", {"policy": pins(7)}), 200)
     assert many["valid"]
     assert any("rules drive 3" in one["detail"] for one in many["warnings"])
-    assert "at most 50% are allowed" in editor.problems(pins(12))["/rules"]
+    refused = editor.problems(pins(12))["/rules"]
+    assert "at most 50% are allowed" in refused and "now, no hints" in refused and "p1 9%" in refused
     editor.get()
     read(editor.draft(pins(12)), 200)
     assert editor.send("POST", ":publish", {"author": "ada", "reason": "mine"}).status_code == 422
+
+
+def test_each_driven_slot_counts_for_the_rule_that_drove_it(editor: Editor) -> None:
+    """A pin for the slot it filled; a boost for what it lifted onto the page; nothing twice, nothing for a bury."""
+    rules = [
+        rule("pin", items("v9"), {"position": 0}, id="first"),
+        rule("boost", items(*(f"v{n}" for n in range(50, 55))), {"factor": 5.0}, id="lift"),
+        rule("bury", items("v1"), {"factor": 0.2}, id="drop"),
+    ]
+    found = read(editor.send("POST", ":validate", {"policy": {"rules": rules}}), 200)
+    for run in found["dry_run"]:
+        assert run["driven"] == sum(run["driven_by"].values()) <= run["items"]
+        assert set(run["driven_by"]) <= {"first", "lift"}
+    cold = next(run for run in found["dry_run"] if run["user"] == "cold")
+    assert cold["driven_by"]["first"] == 1
+    bare = read(editor.send("POST", ":preview", {"policy": {"rules": rules[:1]}, "limit": 20}), 200)["users"][0]
+    here = {one["id"] for one in bare["draft"]}
+    lifted = {one["id"] for one in read(
+        editor.send("POST", ":preview", {"policy": {"rules": rules[:2]}, "limit": 20}), 200
+    )["users"][0]["draft"]} - here  # fmt: skip
+    assert cold["driven_by"].get("lift", 0) == len(lifted & {f"v{n}" for n in range(50, 55)}) > 0
 
 
 def test_a_page_that_falls_short_only_because_of_rules_is_refused(editor: Editor) -> None:
