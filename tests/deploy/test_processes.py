@@ -148,7 +148,7 @@ def test_the_guard_follows_who_is_running() -> None:
 def test_an_ended_program_is_noticed_and_its_last_words_shown(tmp_path: Path, lock_fd: int) -> None:
     """The message names the program, how it ended, its log, and the end of it."""
     with Children(lock_fd, told=lambda name: None) as children:
-        program = "print('line 1'); raise SystemExit('no more memory')"
+        program = "print('line 1', flush=True); raise SystemExit('no more memory')"
         child = children.start("indexer", [sys.executable, "-c", program], tmp_path / "indexer.log", env=os.environ)
         assert eventually(lambda: children.first_ended() is child)
     message = str(ended_error(child))
