@@ -8,6 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.responses import Response
+
+from retrieval.stream import Event, Serve
+from service.page import Asked, Page
+from service.ranked import Ranked
+from tests.support.running import video
 from tests.support.served import served
 
 HEAVY = ("alembic", "deltalake", "duckdb", "onnxruntime", "polars", "pyarrow")
@@ -37,3 +44,31 @@ def test_a_worker_that_serves_collects_its_garbage(tmp_path: Path) -> None:
             assert gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_requests_leave_no_garbage_behind(tmp_path: Path) -> None:
+    """What a page, a 304, a cursor page and a batch of events were made of is gone with their answers: so a worker may
+    look for garbage seldom."""
+    with served(tmp_path, {"acme": [video(f"v{n}", f"talk {n}") for n in range(60)]}) as s:
+
+        def session() -> None:
+            answer = s.get("/v1/feed", "acme", user="ada")
+            tag = {"If-None-Match": answer.headers.get("etag", answer.text)}
+            assert s.get("/v1/feed", "acme", user="ada", headers=tag).status_code == 304
+            shown = s.feed("acme", "ada", cursor=answer.json()["next_cursor"])["items"]
+            s.events("acme", "ada", *(("impression", one["id"]) for one in shown[:5]))
+
+        session()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                session()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = (Request, Response, Asked, Page, Ranked, Event, Serve)
+            assert [type(one).__name__ for one in gc.garbage if isinstance(one, kinds)] == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
