@@ -36,7 +36,7 @@ def step_back(by: int) -> None:
         return
     if shared_by_session():
         for thread in threads:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended, or a sandbox allows no such call
                 os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
