@@ -44,8 +44,9 @@ from retrieval.journal import ENTRY, Journals, Signal
 from retrieval.limits import LimitedJournals, Rate
 from retrieval.rows import Rows
 from retrieval.segment import Segment
+from retrieval.serves import Serve, ServedItem
 from retrieval.snapshot import Snapshot
-from retrieval.stream import Event, Serve, ServedItem, Stream
+from retrieval.stream import Event, Stream
 from retrieval.tenants import Tenant
 from retrieval.videos import OPEN_END_S, Video
 from retrieval.view import View

@@ -29,7 +29,8 @@ from retrieval import keys
 from retrieval.archive import EVENTS, SERVES, Archive
 from retrieval.journal import Signal
 from retrieval.limits import LimitedJournals, Rate
-from retrieval.stream import Event, Serve, ServedItem, Stream
+from retrieval.serves import Serve, ServedItem
+from retrieval.stream import Event, Stream
 from tests.support.redis_server import free_port
 from tests.support.running import eventually
 

@@ -18,7 +18,7 @@ from ir_measures import nDCG
 from notebooks.off_policy import Float64
 from ranking.policy import Policy
 from retrieval.journal import EMPTY, Journal, Signal
-from retrieval.stream import Serve
+from retrieval.serves import Serve
 from retrieval.taste import remember
 from retrieval.view import View
 from service.operator.console import Desk

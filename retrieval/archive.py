@@ -1,7 +1,7 @@
 """The archive: every accepted event and every logged page, 90 days, as two Delta tables.
 
     events   date tenant user_key event_id signal item at_s received_s value request_id position
-    serves   date, then the fields of `retrieval.stream.Serve`
+    serves   date, then the fields of `retrieval.serves.Serve`
 
 Both are partitioned by `date`, the day of `at_s` (UTC), and join on `request_id`; `items` is a list of {item, position,
 reason, score, propensity}. A table made by an older version gets the columns it lacks. A commit carries how far each

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from retrieval import keys
 from retrieval.errors import NotFound, StoreUnavailable
 from retrieval.journal import DAY_S
-from retrieval.stream import SERVE_FIELDS, Serve
+from retrieval.serves import SERVE_FIELDS, Serve
 from retrieval.tail import Tail
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ journal and added it to the stream. All keys of the script are in one slot, so t
 and another is not, whatever is killed. Two entries, both JSON, one per script:
 
     e   [tenant, user, received_s, [[id, signal, item, at_s, value, request_id, position], ...]]
-    s   the fields of `Serve` in their order, items as [[item, position, reason, score, propensity], ...]
+    s   the fields of `retrieval.serves.Serve`, items as [[item, position, reason, score, propensity], ...]
 
 What "durable" means is the server's: with `appendfsync always` an acknowledged event outlives a power cut, with
 `everysec` a power cut, or a kill in the middle of a flush, may cost up to two seconds. `fsync` and `replicas` make each
@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import IntEnum
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -32,6 +30,7 @@ from redis.exceptions import NoScriptError
 from retrieval import keys
 from retrieval.journal import DAY_S, ENTRY, RETENTION_S, Signal, alike, entries
 from retrieval.roundtrip import RoundTrips, failure
+from retrieval.serves import Serve
 
 REMEMBERED_DAYS: Final = 3
 """An id is known on the day it was taken and the two days after it: for 48 h at least."""
@@ -134,74 +133,8 @@ class Event:
         return 1.0 if self.value is None else self.value
 
 
-class ServedItem(NamedTuple):
-    """One item of a page. `score`: the ranker's, None where it is no longer known (a later page of a frozen list).
-
-    `propensity`: how likely this item was to be put there, None where that was not worked out.
-    """
-
-    item: int
-    position: int
-    reason: str
-    score: float | None = None
-    propensity: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """One page as it was answered: what is needed to learn from it, and to make it again (`service.replay`).
-
-    The order of the fields is that of the stream's entries and of the archive's columns. user_key: None is anonymous.
-    language, country, age_band: codes of `ranking.hints` as text, "" when not given. max_age: the ceiling, years.
-    wanted: how many items were asked for. popularity: version of the popularity that was ranked by, "" for none.
-    down: items that had been taken down since the generation was made; the first few if they are more than MOST_DOWN.
-    chain: hex name of the cursor chain the page belongs to. seed: of the list it was cut from. journal_position:
-    `retrieval.journal.position` of the journal its new items were chosen by, 0 when there are none.
-    """
-
-    tenant: str
-    user_key: str | None
-    request_id: str
-    at_s: int
-    mode: str
-    surface: str
-    generation: int
-    policy_version: str
-    seed: int
-    journal_position: int
-    language: str = ""
-    country: str = ""
-    age_band: str = ""
-    max_age: int = 18
-    wanted: int = 0
-    popularity: str = ""
-    down: Sequence[int] = ()
-    chain: str = ""
-    degraded: Sequence[str] = ()
-    items: Sequence[ServedItem] = ()
-
-    def row(self) -> tuple[Any, ...]:
-        """The values as the stream and the archive keep them."""
-        facts = list(_SERVE_VALUES(self))
-        facts[_USER] = self.user_key or keys.ANONYMOUS
-        facts[-1] = [tuple(one) for one in self.items]  # which are all that the encoder knows
-        return tuple(facts)
-
-    @staticmethod
-    def of(row: Sequence[Any]) -> Serve:
-        """The page of a row. Raises TypeError for anything else."""
-        facts = [*row[:-1], [ServedItem(*item) for item in row[-1]]]
-        facts[_USER] = None if row[_USER] == keys.ANONYMOUS else row[_USER]
-        return Serve(*facts)
-
-
-SERVE_FIELDS: Final = tuple(one.name for one in fields(Serve))
-_USER: Final = SERVE_FIELDS.index("user_key")
-_SERVE_VALUES: Final = attrgetter(*SERVE_FIELDS)
 SERVES_EVERY_S: Final = 0.01
 """Pause between two round trips for pages while there are more to come."""
-MOST_DOWN: Final = 1000
-"""Take-downs that are listed with a page. They are few: those of the second or so until the next generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +212,7 @@ class Stream:
             self.cap_bytes if serve.user_key else 0,
             serve.at_s,
             alike([one.item for one in serve.items], serve.at_s, Signal.SERVED).tobytes(),
-            _entry(serve) if logged else b"",
+            serve.encoded() if logged else b"",
         ]
         await self._run(SERVED, _places(serve.tenant, user), arguments, durable=False)
 
@@ -368,10 +301,6 @@ SCRIPTS: Final[Mapping[str, str]] = {
 """Each script and the name the server knows it by."""
 
 
-_SURFACE: Final = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
-"""A word for a place in the app. The app chooses it, so anything else is not kept: it might name somebody."""
-
-
 def _places(tenant: str, user: str) -> list[str]:
     stream = keys.stream(keys.shard(tenant, user))
     return [keys.journal(tenant, user), stream, keys.tombstone(tenant, user)]
@@ -386,8 +315,3 @@ def _record(event: Event) -> bytes:
     return orjson.dumps(
         [event.id.hex, event.signal, event.item, event.at_s, event.value, event.request_id, event.position]
     )
-
-
-def _entry(serve: Serve) -> bytes:
-    surface = serve.surface if _SURFACE.fullmatch(serve.surface) else ""
-    return orjson.dumps(replace(serve, surface=surface).row() if surface != serve.surface else serve.row())

@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 
 from retrieval import keys
 from retrieval.errors import LeaseLost, StoreUnavailable
-from retrieval.stream import EVENTS, SERVE_FIELDS, SERVES
+from retrieval.serves import SERVE_FIELDS
+from retrieval.stream import EVENTS, SERVES
 
 SEQUENCE_BITS: Final = 22
 ENTRIES_A_SHARD: Final = 128

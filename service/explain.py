@@ -16,8 +16,8 @@ from ranking.features import FEATURES
 from ranking.rank import REASONS, diverse
 from ranking.rules import Boost, Bury, Rule
 from ranking.slate import PlacedBy
+from retrieval.serves import ServedItem
 from retrieval.sources import SOURCES, describe
-from retrieval.stream import ServedItem
 from retrieval.view import View
 from service.ranked import Ranked
 

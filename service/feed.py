@@ -32,7 +32,8 @@ from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
 from retrieval.masks import Mask, is_set
-from retrieval.stream import MOST_DOWN, Serve, ServedItem, Stream
+from retrieval.serves import MOST_DOWN, Serve, ServedItem
+from retrieval.stream import Stream
 from retrieval.taste import NOBODY, Memory, remember, seen_by
 from retrieval.view import View
 from service import etag

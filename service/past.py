@@ -19,9 +19,9 @@ from retrieval.journal import EMPTY, Journal, Journals, position
 from retrieval.policies import Policies
 from retrieval.popularity_log import PopularityLog
 from retrieval.serve_log import ServeLog
+from retrieval.serves import MOST_DOWN, Serve
 from retrieval.snapshot import Snapshot
 from retrieval.store import Store
-from retrieval.stream import MOST_DOWN, Serve
 from retrieval.view import View
 from service.governor import Effort
 from service.page import CAUSE_OF

@@ -19,7 +19,7 @@ from ranking.policy import Policy
 from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import Journal
-from retrieval.stream import Serve
+from retrieval.serves import Serve
 from retrieval.view import View
 from service.feed import Stores, first_page, next_page
 from service.page import Asked, Page

@@ -23,7 +23,8 @@ from retrieval.counters import HALF_LIVES_H, Counters, popularity
 from retrieval.errors import FeedError, LeaseLost
 from retrieval.journal import DAY_S, Journals, Signal
 from retrieval.leases import Leases
-from retrieval.stream import Event, Serve, ServedItem, Stream
+from retrieval.serves import Serve, ServedItem
+from retrieval.stream import Event, Stream
 from retrieval.tail import CLAIM_S
 
 NOW_S = 1_795_000_000

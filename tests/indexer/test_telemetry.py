@@ -23,7 +23,8 @@ from retrieval.erasure import Erasures
 from retrieval.journal import Signal
 from retrieval.leases import Leases
 from retrieval.recent import NO_PAGE, Recent
-from retrieval.stream import Event, Serve, ServedItem, Stream
+from retrieval.serves import Serve, ServedItem
+from retrieval.stream import Event, Stream
 from tests.support.indexing import Indexing
 from tests.support.redis_server import free_port
 from tests.support.running import HOST

@@ -9,7 +9,7 @@ import pytest
 from retrieval.archive import COLUMNS, EVENTS, MANY_FILES, SERVES, Archive
 from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.journal import DAY_S
-from retrieval.stream import SERVE_FIELDS, Serve, ServedItem
+from retrieval.serves import SERVE_FIELDS, Serve, ServedItem
 
 NOW_S = 1_795_000_000
 NOON_S = NOW_S // DAY_S * DAY_S + DAY_S // 2

@@ -16,7 +16,8 @@ from retrieval.erasure import Erasure, Erasures
 from retrieval.errors import StoreUnavailable
 from retrieval.journal import DAY_S, RETENTION_S, Journals, Signal
 from retrieval.keys import SHARDS
-from retrieval.stream import Answer, Event, Serve, ServedItem, Stream
+from retrieval.serves import Serve, ServedItem
+from retrieval.stream import Answer, Event, Stream
 from retrieval.tail import Tail, position, stream_id
 
 NOW_S = 1_795_000_000

@@ -25,7 +25,7 @@ from retrieval.journal import Journals
 from retrieval.policies import Policies
 from retrieval.popularity_log import PopularityLog
 from retrieval.serve_log import ServeLog
-from retrieval.stream import MOST_DOWN, Serve
+from retrieval.serves import MOST_DOWN, Serve
 from service.explain import video_ids
 from service.past import Gone, Past
 from service.replay import Replay, replay

@@ -11,7 +11,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.stream import Event, Serve
+from retrieval.serves import Serve
+from retrieval.stream import Event
 from service.page import Asked, Page
 from service.ranked import Ranked
 from tests.support.running import video
