@@ -26,7 +26,8 @@ from deploy.local.processes import spawn
 from indexer.settings import IndexerSettings
 from indexer.signals import Signals
 from retrieval import keys
-from retrieval.archive import EVENTS, SERVES, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS, SERVES
 from retrieval.journal import Signal
 from retrieval.limits import LimitedJournals, Rate
 from retrieval.serves import Serve, ServedItem

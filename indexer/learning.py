@@ -23,7 +23,8 @@ from indexer.held_out import held_out, without
 from indexer.learn import Log, enough, factors, ridge
 from indexer.rebuild import Tenant
 from ranking.policy import resolve
-from retrieval.archive import EVENTS, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS
 from retrieval.behaviour import RARE, Behaviour, Float32, text_of
 from retrieval.errors import FeedError, NotFound
 from retrieval.half import widened

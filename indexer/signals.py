@@ -20,7 +20,8 @@ from redis.asyncio import Redis
 from indexer.counting import Counting, served_items, users_of
 from indexer.retention import Report, keys_without_expiry, trim_journals
 from indexer.settings import IndexerSettings
-from retrieval.archive import EVENTS, SERVES, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS, SERVES
 from retrieval.counters import EXPIRY_S, HOUR_S, KEPT_H, Before, Counters, Counts, Windows, added, folded, windows_of
 from retrieval.erasure import Erasure, Erasures
 from retrieval.errors import LeaseLost

@@ -1,10 +1,7 @@
 """The archive: every accepted event and every logged page, 90 days, as two Delta tables.
 
-    events   date tenant user_key event_id signal item at_s received_s value request_id position
-    serves   date, then the fields of `retrieval.serves.Serve`
-
-Both are partitioned by `date`, the day of `at_s` (UTC), and join on `request_id`; `items` is a list of {item, position,
-reason, score, propensity}. A table made by an older version gets the columns it lacks. A commit carries how far each
+Their columns are in `retrieval.archive_tables`. Both are partitioned by `date`, the day of `at_s` (UTC), and join on
+`request_id`. A table made by an older version gets the columns it lacks. A commit carries how far each
 shard of the stream was archived (Delta's application transactions), so rows and place in the stream are written in one
 step: after a crash nothing is lost and nothing is there twice, and a second writer that began from the same place is
 refused.
@@ -24,8 +21,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema, list_array, struct_array
+from arro3.core import RecordBatch, RecordBatchReader, Schema
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -38,64 +34,11 @@ from deltalake import (
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
+from retrieval.archive_tables import COLUMNS, EVENTS, batch
 from retrieval.arrow_stream import batches
 from retrieval.errors import LeaseLost, StoreUnavailable
-from retrieval.journal import DAY_S, RETENTION_S
+from retrieval.journal import RETENTION_S
 from retrieval.keys import EVERYBODY, SHARDS
-
-EVENTS: Final = "events"
-SERVES: Final = "serves"
-
-_TEXT, _WHOLE, _LONG, _REAL = DataType.string(), DataType.int32(), DataType.int64(), DataType.float32()
-
-ITEM_FIELDS: Final = (
-    Field("item", _WHOLE),
-    Field("position", _WHOLE),
-    Field("reason", _TEXT),
-    Field("score", _REAL),
-    Field("propensity", _REAL),
-)
-_ITEMS: Final = DataType.list(Field("item", DataType.struct(list(ITEM_FIELDS)), nullable=True))
-
-COLUMNS: Final[Mapping[str, tuple[Field, ...]]] = {
-    EVENTS: (
-        Field("date", DataType.date32()),
-        Field("tenant", _TEXT),
-        Field("user_key", _TEXT),
-        Field("event_id", _TEXT),
-        Field("signal", _WHOLE),
-        Field("item", _WHOLE),
-        Field("at_s", _LONG),
-        Field("received_s", _LONG),
-        Field("value", _REAL),
-        Field("request_id", _TEXT),
-        Field("position", _WHOLE),
-    ),
-    SERVES: (
-        Field("date", DataType.date32()),
-        Field("tenant", _TEXT),
-        Field("user_key", _TEXT),
-        Field("request_id", _TEXT),
-        Field("at_s", _LONG),
-        Field("mode", _TEXT),
-        Field("surface", _TEXT),
-        Field("generation", _LONG),
-        Field("policy_version", _TEXT),
-        Field("seed", _LONG),
-        Field("journal_position", _LONG),
-        Field("language", _TEXT),
-        Field("country", _TEXT),
-        Field("age_band", _TEXT),
-        Field("max_age", _WHOLE),
-        Field("wanted", _WHOLE),
-        Field("popularity", _TEXT),
-        Field("down", DataType.list(Field("item", _WHOLE))),
-        Field("chain", _TEXT),
-        Field("degraded", DataType.list(Field("item", _TEXT))),
-        Field("items", _ITEMS),
-    ),
-}
-"""The tables. `signal` is a `retrieval.journal.Signal`; `item` the permanent item number of the catalogue."""
 
 _FACTS: Final = {
     "delta.dataSkippingStatsColumns": "tenant,at_s",  # no user, no request: statistics stay in the log
@@ -167,7 +110,7 @@ class Archive:
             # A writer that is faster from here on makes this commit fail: both name the same shards.
             write_deltalake(
                 self._tables[table],
-                _batch(table, rows),
+                batch(table, rows),
                 mode="append",
                 writer_properties=_WRITER,
                 commit_properties=CommitProperties(app_transactions=marks),
@@ -370,32 +313,6 @@ def _any_of(users: Sequence[tuple[str, str]]) -> str:
 
 def _days(table: DeltaTable) -> list[date]:
     return [date.fromisoformat(str(one["date"])) for one in table.partitions()]
-
-
-def _batch(table: str, rows: Sequence[tuple[Any, ...]]) -> RecordBatch:
-    """Rows as Arrow columns, sorted by day, tenant and user."""
-    fields = COLUMNS[table]
-    at = [field.name for field in fields].index("at_s") - 1
-    rows = sorted(rows, key=lambda row: (row[at] // DAY_S, row[0], row[1], row[at]))
-    days = Array(np.array([row[at] // DAY_S for row in rows], np.int32)).cast(DataType.date32())
-    columns = [_column(field, list(values)) for field, values in zip(fields[1:], zip(*rows, strict=True), strict=True)]
-    return RecordBatch.from_arrays([days, *columns], schema=Schema(list(fields)))
-
-
-def _column(field: Field, values: list[Any]) -> Array:
-    if field.type.value_field is None:
-        return Array(values, type=field.type)
-    offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(each) for each in values], out=offsets[1:])
-    flat = [one for each in values for one in each]
-    elements = _items(flat) if field.name == "items" else Array(flat, type=field.type.value_field.type)
-    return list_array(Array(offsets), elements, type=field.type)
-
-
-def _items(flat: list[tuple[Any, ...]]) -> Array:
-    columns = list(zip(*flat, strict=True)) or [()] * len(ITEM_FIELDS)
-    parts = [Array(list(column), type=part.type) for part, column in zip(ITEM_FIELDS, columns, strict=True)]
-    return struct_array(parts, fields=list(ITEM_FIELDS))
 
 
 def _partitions(table: DeltaTable) -> list[tuple[date, list[int], int]]:

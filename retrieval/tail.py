@@ -28,7 +28,7 @@ CLAIM_S: Final = 60
 """After so long without a sign of its indexer, another archive may take over."""
 
 Row = tuple[Any, ...]
-"""Values in the order of `retrieval.archive.COLUMNS`, without `date`."""
+"""Values in the order of `retrieval.archive_tables.COLUMNS`, without `date`."""
 
 
 @dataclass(frozen=True, slots=True)

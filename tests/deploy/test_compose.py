@@ -15,7 +15,8 @@ import orjson
 import pytest
 
 from indexer.encoder import DEFAULT_MODEL
-from retrieval.archive import EVENTS, SERVES, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS, SERVES
 from tests.support.manifests import compose, image_command, image_environment
 from tests.support.redis_server import free_port
 from tests.support.running import START_LIMIT_S, Keys, Place, System, eventually, video

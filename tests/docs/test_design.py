@@ -12,7 +12,7 @@ from benchmarks import capacity
 from ranking.features import DEFAULT_WEIGHTS
 from ranking.policy import validate
 from ranking.rules import KINDS
-from retrieval.archive import COLUMNS
+from retrieval.archive_tables import COLUMNS
 from retrieval.sources import SOURCES
 from retrieval.store import Store
 from service.app import ROUTES

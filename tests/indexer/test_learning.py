@@ -13,7 +13,8 @@ from indexer.learn import Log
 from indexer.learning import Learning, events_of
 from ranking.context import Context
 from ranking.policy import Layer, resolve
-from retrieval.archive import EVENTS, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS
 from retrieval.counters import Popularity
 from retrieval.errors import NotFound, SnapshotCorrupt
 from retrieval.journal import Signal, entries

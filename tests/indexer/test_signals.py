@@ -18,7 +18,8 @@ from indexer.settings import IndexerSettings
 from indexer.signal_loop import SignalLoop
 from indexer.signals import Signals
 from retrieval import keys
-from retrieval.archive import EVENTS, SERVES, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS, SERVES
 from retrieval.counters import HALF_LIVES_H, Counters, popularity
 from retrieval.errors import FeedError, LeaseLost
 from retrieval.journal import DAY_S, Journals, Signal

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from retrieval.archive import COLUMNS, EVENTS, MANY_FILES, SERVES, Archive
+from retrieval.archive import MANY_FILES, Archive
+from retrieval.archive_tables import COLUMNS, EVENTS, SERVES
 from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.journal import DAY_S
 from retrieval.serves import SERVE_FIELDS, Serve, ServedItem
@@ -68,7 +69,7 @@ def test_a_table_of_an_older_version_gets_the_columns_it_lacks(tmp_path: Path, m
     old = tuple(one for one in COLUMNS[SERVES] if one.name not in new)
     places = [at for at, one in enumerate(COLUMNS[SERVES][1:]) if one.name not in new]
     with monkeypatch.context() as earlier:
-        earlier.setattr("retrieval.archive.COLUMNS", {**COLUMNS, SERVES: old})
+        earlier.setitem(cast("dict[str, Any]", COLUMNS), SERVES, old)
         add(Archive(str(tmp_path)), SERVES, [tuple(serve("aa")[at] for at in places)])
     now = Archive(str(tmp_path))
     add(now, SERVES, [serve("bb")])

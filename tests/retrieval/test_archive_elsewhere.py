@@ -12,7 +12,8 @@ from typing import Any
 import polars
 import pytest
 
-from retrieval.archive import COLUMNS, EVENTS, MANY_FILES, SERVES, Archive
+from retrieval.archive import MANY_FILES, Archive
+from retrieval.archive_tables import COLUMNS, EVENTS, SERVES
 from retrieval.errors import LeaseLost, StoreUnavailable
 from retrieval.journal import DAY_S
 from tests.retrieval.test_archive import CANARY, NOON_S, NOW_S, USER, add, event, serve

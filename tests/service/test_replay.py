@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from retrieval.archive import EVENTS, Archive
+from retrieval.archive import Archive
+from retrieval.archive_tables import EVENTS
 from retrieval.database import connect
 from retrieval.errors import NotFound
 from retrieval.journal import Journals

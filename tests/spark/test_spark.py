@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 
-from retrieval.archive import COLUMNS, MANY_FILES, Archive
+from retrieval.archive import MANY_FILES, Archive
+from retrieval.archive_tables import COLUMNS
 from tests.retrieval.test_archive_elsewhere import JOIN, archive
 
 __all__ = ["archive"]
