@@ -103,6 +103,11 @@ def bucket(tenant_id: str, flag: str, user_key: str) -> int:
     return int.from_bytes(blake2b(named, digest_size=8).digest(), "big") % PARTS
 
 
+def may_be_held_out(tenant_id: str, user_key: str) -> bool:
+    """Whether some hold-out that is allowed, up to MAX_HOLDOUT_PERCENT, has this user in it."""
+    return bucket(tenant_id, HOLDOUT, user_key) < _parts(MAX_HOLDOUT_PERCENT)
+
+
 def cohort(tenant_id: str, user_key: str | None) -> str:
     """Which tenth of the tenant's users somebody is in, for rules that are tried on some; "" for nobody in particular.
 

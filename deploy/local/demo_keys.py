@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import TypedDict
 
 import orjson
 
+from retrieval.erasure import rekeyed
 from retrieval.files import write_atomically
-from retrieval.tenants import Scope, Tenants, hash_key
+from retrieval.flags import may_be_held_out
+from retrieval.tenants import Scope, Tenant, Tenants, hash_key
 
 FILE = "demo.json"
 LABEL = "demo"
 
 
 class TenantKeys(TypedDict):
-    """What a host app is given."""
+    """What a host app is given, and a made-up user of it in the form apps send."""
 
     id: str
     publishable_key: str
     secret_key: str
+    user: str
 
 
 class DemoKeys(TypedDict):
@@ -35,6 +40,7 @@ async def valid_keys(folder: Path, base_url: str, tenant_ids: list[str], tenants
     """A working key of each kind for everyone: the one in the file if the database knows it, else a new one."""
     remembered = _remembered(folder)
     now_s = int(time.time())
+    made = {tenant.id: tenant for tenant in await tenants.list()}
     valid = {key.sha256: (key.tenant_id, key.scope) for key in await tenants.keys() if key.valid_at(now_s)}
 
     async def key(tenant_id: str | None, scope: Scope) -> str:
@@ -47,10 +53,21 @@ async def valid_keys(folder: Path, base_url: str, tenant_ids: list[str], tenants
         base_url=base_url,
         admin_key=await key(None, "adm"),
         tenants=[
-            TenantKeys(id=name, publishable_key=await key(name, "pk"), secret_key=await key(name, "sk"))
+            TenantKeys(
+                id=name,
+                publishable_key=await key(name, "pk"),
+                secret_key=await key(name, "sk"),
+                user=demo_user(made[name]),
+            )
             for name in tenant_ids
         ],
     )
+
+
+def demo_user(tenant: Tenant) -> str:
+    """64 hex digits of a hash: somebody who is in no hold-out, for in there likes turn no feed."""
+    users = (sha256(f"demo user {number} of {tenant.id}".encode()).hexdigest() for number in count())
+    return next(user for user in users if not may_be_held_out(tenant.id, rekeyed(user, tenant.pepper)))
 
 
 def write_keys(folder: Path, keys: DemoKeys) -> None:

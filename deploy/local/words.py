@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,11 +17,6 @@ def say(text: str) -> None:
     """One line, at once, also into a pipe. A terminal that was closed, a pipe nobody reads: nothing stops for that."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
-
-
-def demo_user(tenant: str) -> str:
-    """A made-up user of this tenant, in the form apps send: 64 hex digits of a hash."""
-    return sha256(f"a demo user of {tenant}".encode()).hexdigest()
 
 
 def feed_curl(base_url: str, tenant: TenantKeys) -> str:
@@ -52,4 +46,4 @@ def say_try_this(base_url: str, tenant: TenantKeys, topic: str, item_ids: Sequen
 
 
 def _headers(tenant: TenantKeys) -> str:
-    return f"-H 'Authorization: Bearer {tenant['publishable_key']}' -H 'Feed-User: {demo_user(tenant['id'])}'"
+    return f"-H 'Authorization: Bearer {tenant['publishable_key']}' -H 'Feed-User: {tenant['user']}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,15 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from deploy.local import demo as demo_module
 from deploy.local.demo import Demo
 from deploy.local.demo_file import VIDEOS_FILE, newest_about, read_videos
-from deploy.local.demo_keys import write_keys
+from deploy.local.demo_keys import demo_user, write_keys
 from deploy.local.progress import Embedded
 from deploy.local.tenants import TENANTS, DemoTenant
 from deploy.local.up import TRY_LIKES, TRY_TOPIC
 from ranking.policy import validate
 from retrieval.catalogue import Catalogue
 from retrieval.database import connect
+from retrieval.erasure import rekeyed
+from retrieval.flags import may_be_held_out
 from retrieval.settings import StoreSettings
-from retrieval.tenants import Tenants
+from retrieval.tenants import Tenant, Tenants
 from retrieval.videos import VideoIn, parse_videos
 
 FEW = 3
@@ -147,6 +150,15 @@ async def test_keys_are_made_once_and_replaced_when_they_end(
         assert renewed["tenants"][1]["secret_key"] != keys["tenants"][1]["secret_key"]
         renewed["tenants"][1]["secret_key"] = keys["tenants"][1]["secret_key"]
         assert renewed == keys
+
+
+def test_who_tries_the_demo_is_in_no_hold_out() -> None:
+    """Whatever the tenant's pepper is: its made-up user, as apps send one, is somebody whose likes turn the feed."""
+    for number in range(200):
+        tenant = Tenant("pycon", "PyCon", "active", number.to_bytes(32, "big"), 1, 0)
+        user = demo_user(tenant)
+        assert re.fullmatch("[0-9a-f]{64}", user)
+        assert not may_be_held_out("pycon", rekeyed(user, tenant.pepper))
 
 
 async def test_a_damaged_key_file_costs_new_keys_only(tmp_path: Path, settings: StoreSettings) -> None:

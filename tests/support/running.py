@@ -43,7 +43,7 @@ from indexer.settings import IndexerSettings
 from retrieval.catalogue import Catalogue
 from retrieval.database import connect, migrate
 from retrieval.erasure import rekeyed
-from retrieval.flags import HOLDOUT, bucket
+from retrieval.flags import may_be_held_out
 from retrieval.store import Store
 from retrieval.tenants import Tenants
 from retrieval.videos import parse_videos
@@ -62,7 +62,6 @@ FRAIL = "python:tests.support.running:frail_encoder"
 SLOW = "python:tests.support.running:SlowEncoder"
 PEPPER = bytes(range(32))
 """Of every tenant here, so that a test knows who is in a hold-out."""
-MAX_HOLDOUT_PERCENT = 5
 START_LIMIT_S = 30.0
 WITHIN_S = 30.0
 CANARY = "canary.bird@example.com"
@@ -273,12 +272,10 @@ class System:
     def user_id(self, name: str) -> str:
         """What an SDK sends for this user: one that no tenant here has in its hold-out."""
         tried = (user_id(f"{name}{n}") for n in count())
-        found = next(one for one in tried if not any(self._is_held_out(tenant, one) for tenant in self.tenants))
+        keys = ((one, rekeyed(one, PEPPER)) for one in tried)
+        found = next(one for one, key in keys if not any(may_be_held_out(tenant, key) for tenant in self.tenants))
         self.said.add(found)
         return found
-
-    def _is_held_out(self, tenant: str, given: str) -> bool:
-        return bucket(tenant, HOLDOUT, rekeyed(given, PEPPER)) < 10_000 * MAX_HOLDOUT_PERCENT // 100
 
     def call(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
         """Any request, on a connection of its own: whichever worker takes it."""
