@@ -123,6 +123,7 @@ async def _ready(children: Children, demo: Demo, keys: DemoKeys, options: Option
             display.waits_for(awaited)
             await asyncio.sleep(LOOK_EVERY_S)
             display.show(await demo.embedded())
+        display.show(await demo.embedded())  # the last texts and their snapshot may have come between two looks
     say(f"indexer    every tenant has a complete snapshot in {options.folder / 'snapshots'}")
     say(f"service    {options.base_url}, {options.workers} worker processes")
 

@@ -28,6 +28,7 @@ from tests.support.redis_server import free_port
 
 ROOT = Path(__file__).parents[2]
 VIDEOS_PER_TENANT = 40
+OF_A_KILLED_RUN = 30  # fewer: however quick it was, the next run has something left to embed
 FIRST_RUN_S = 180.0
 NEXT_RUN_S = 10.0
 STOP_S = 40.0
@@ -36,11 +37,11 @@ STOP_S = 40.0
 class Run:
     """One `python -m deploy.local up`, and every process that belongs to it."""
 
-    def __init__(self, folder: Path, ports: list[int]) -> None:
+    def __init__(self, folder: Path, ports: list[int], videos_per_tenant: int = VIDEOS_PER_TENANT) -> None:
         self.log = folder.parent / f"run-{time.monotonic_ns()}.txt"
         port, health_port, redis_port = map(str, ports)
         options = ["--port", port, "--health-port", health_port, "--redis-port", redis_port, "--folder", str(folder)]
-        command = [sys.executable, "-m", "deploy.local", "up", *options, "--videos-per-tenant", str(VIDEOS_PER_TENANT)]
+        command = [sys.executable, "-m", "deploy.local", "up", *options, "--videos-per-tenant", str(videos_per_tenant)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
 
@@ -120,7 +121,7 @@ def first_day(tmp_path_factory: pytest.TempPathFactory) -> FirstDay:
         pytest.skip("the printed lines need curl")
     folder = tmp_path_factory.mktemp("make-run") / "var"
     ports = [free_port() for _ in range(3)]
-    interrupted = Run(folder, ports)
+    interrupted = Run(folder, ports, OF_A_KILLED_RUN)
     interrupted.wait_for("embedding", FIRST_RUN_S)
     left_by_kill = interrupted.end(signal.SIGKILL)
     with run(folder, ports, FIRST_RUN_S) as second:
