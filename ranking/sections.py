@@ -40,7 +40,7 @@ class Diversity:
     creator_window: int = whole(10, 2, 50)
     category_max: int = whole(5, 1, 50)
     category_window: int = whole(10, 2, 50)
-    alike_above: float = number(0.6, 0.0, 0.99)
+    alike_above: float = number(0.7, 0.0, 0.99)
     """Cosine from which two items begin to count as alike; fully alike at 1."""
     alike_step: float = number(4.0, 0.0, 20.0)
     """Places an item steps back per fully alike item just before it; 0 switches semantic diversity off."""
@@ -55,7 +55,7 @@ class Explore:
     """Room for what nobody knows yet."""
 
     share: float = number(0.02, 0.0, 0.2)
-    """Part of the page for items that only the explore source brought."""
+    """Part of the page for items that only the explore source brought; nothing for those of whom nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

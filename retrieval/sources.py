@@ -86,8 +86,9 @@ def fresh(ask: Ask) -> Rows:
 
 
 def explore(ask: Ask) -> Rows:
-    """An even draw from everything allowed: each item has the same chance, seeded by the request."""
-    wanted = ask.quota("explore")
+    """An even draw from everything allowed: each item has the same chance, seeded by the request. Nothing for those of
+    whom nothing is known: what they see first is what others stayed for."""
+    wanted = ask.quota("explore") if len(ask.taste.interests) else 0
     if not wanted or not ask.n_allowed:
         return NOTHING
     drawn = _drawn(ask.context.seed, wanted, 8 * len(ask.allowed), ask.allowed)

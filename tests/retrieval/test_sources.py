@@ -200,12 +200,21 @@ def test_exploring_gives_every_video_the_same_chance(n: int) -> None:
     view, _ = plain(n)
     counts = np.zeros(10)
     for seed in range(400):
-        ask = User(seed=seed).ask(view)
+        ask = User(liked=frozenset({5}), seed=seed).ask(view)
         found = view.snapshot.column("item", explore(ask))
         assert len(found) == view.policy.sources.explore
         counts += np.bincount(found * 10 // n, minlength=10)
     expected = counts.sum() / 10
     assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all(), counts
+
+
+def test_who_is_new_is_shown_nothing_by_lot() -> None:
+    """Whatever was seen or rejected: before something is liked, a page is what others stayed for."""
+    view, _ = plain(1000)
+    for user in (User(), User(seen=frozenset({1, 2})), User(rejected=frozenset({3}))):
+        ask = user.ask(view)
+        assert not len(explore(ask))
+        assert not (gather(ask, 200).source & SOURCE["explore"]).any()
 
 
 @cache

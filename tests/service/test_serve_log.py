@@ -36,6 +36,7 @@ def logged(service: Served) -> dict[str, list[Json]]:
 
 def test_every_page_has_its_propensities(service: Served) -> None:
     """Explored items: the share of the catalogue that got a slot, on later pages too; all others: 1."""
+    service.events("acme", "somebody", ("like", "v1"))
     pages: list[Json] = [service.feed("acme", "somebody", limit=50)]
     for _ in range(5):  # over the end of the first list
         pages.append(service.feed("acme", "somebody", limit=50, cursor=pages[-1]["next_cursor"]))
