@@ -24,22 +24,18 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ranking.hints import country_of, language_of
-from ranking.rank import REASONS, Ranking
 from retrieval.errors import StoreUnavailable
 from retrieval.flags import Mode
 from retrieval.journal import EMPTY, Journal, position
-from retrieval.masks import Mask, is_set
 from retrieval.serves import MOST_DOWN, Serve, ServedItem
 from retrieval.stream import Stream
-from retrieval.taste import NOBODY, Memory, remember, seen_by
-from retrieval.view import View
-from service import etag
+from retrieval.taste import NOBODY, remember, seen_by
+from service import etag, lists
 from service.cursor import LIFETIME_S, Frozen
-from service.page import CAUSE_OF, MODES, PERSONAL, Asked, Page
-from service.ranked import BREADTH, NO_ITEMS, Items, ranked
+from service.page import MODES, PERSONAL, Asked, Page
+from service.ranked import NO_ITEMS, Items
 
 UNFLAGGED: Final[Mapping[Mode, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
@@ -103,7 +99,7 @@ async def first_page(asked: Asked, stores: Stores) -> Page:
     clock.lap("wait")
     plain = asked.effort == "plain"
     memory = (seen_by if plain else remember)(journal, asked.view.policy.taste, now_s=asked.context.now_s)
-    page = _page(asked, memory, clock, os.urandom(8), mode="fallback" if plain else None)
+    page = lists.begin(asked, memory, clock.lap, os.urandom(8), mode="fallback" if plain else None)
     page.tag = None if plain else etag.tag(versions, asked.context.seed, asked.context.now_s)
     page.timings_ms = clock.laps_ms
     page.journal_position = position(journal)
@@ -115,7 +111,7 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
     clock = Clock()
     if asked.context.now_s - frozen.made_s > LIFETIME_S:
         return await _restarted(asked, stores)
-    taken = _take(asked, frozen, asked.limit)
+    taken = lists.read_on(asked, frozen)
     taken.timings_ms = clock.laps_ms
     if len(taken.items) == asked.limit or frozen.final:
         return taken
@@ -141,7 +137,7 @@ async def next_page(asked: Asked, frozen: Frozen, stores: Stores) -> Page:
     limit, context = asked.limit - len(taken.items), replace(asked.context, seed=frozen.seed)
     more = replace(_narrow_at_most(asked), limit=limit, context=context)
     before = frozen.before + len(frozen.items)
-    page = _page(more, memory, clock, frozen.chain, without=had, before=before, mode=mode)
+    page = lists.begin(more, memory, clock.lap, frozen.chain, without=had, before=before, mode=mode)
     return replace(
         page,
         mode=taken.mode if len(taken.items) else page.mode,
@@ -159,7 +155,7 @@ def default_page(asked: Asked, mode: str, degraded: Sequence[str] = ()) -> Page:
     """The non-personalised feed: the same rules, filters and caps, and nobody's taste."""
     clock, asked = Clock(), _narrow_at_most(asked)
     anyone = asked if asked.refresh else replace(asked, context=replace(asked.context, seed=0))
-    page = _page(anyone, NOBODY, clock, os.urandom(8), mode=mode)
+    page = lists.begin(anyone, NOBODY, clock.lap, os.urandom(8), mode=mode)
     page.degraded = [*degraded, *page.degraded]
     page.timings_ms = clock.laps_ms
     return page
@@ -233,75 +229,6 @@ def _mode_from_here(asked: Asked, frozen: Frozen) -> str | None:
     return None if MODES[frozen.mode] in PERSONAL else MODES[frozen.mode]
 
 
-def _page(
-    asked: Asked,
-    memory: Memory,
-    clock: Clock,
-    chain: bytes,
-    *,
-    without: Items = NO_ITEMS,
-    before: int = 0,
-    mode: str | None = None,
-) -> Page:
-    """The first `limit` items of a new list, and the list frozen behind them. `mode` None: as the taste says."""
-    breadth = BREADTH[asked.effort]
-    listed = ranked(asked.view, memory, asked.context, asked.limit, without=without, breadth=breadth, lap=clock.lap)
-    mode = mode or ("personalised" if listed.is_personal else "cold_start")
-    items, reasons, chance = listed.items, listed.ranking.reason, listed.chance
-    frozen = Frozen(
-        chain=chain,
-        made_s=asked.context.now_s,
-        seed=asked.context.seed,
-        mode=MODES.index(mode),
-        chance=chance,
-        before=before,
-        offset=min(asked.limit, len(items)),
-        final=listed.final,
-        items=items,
-        reasons=reasons,
-    )
-    words = _words(reasons[: asked.limit])
-    return Page(
-        mode=mode,
-        items=items[: asked.limit],
-        reasons=words,
-        frozen=frozen if frozen.left or not frozen.final else None,
-        degraded=_shortcomings(listed.ranking, asked, memory),
-        scores=listed.ranking.score[listed.ranking.rows[: asked.limit]].tolist(),
-        propensities=_propensities(words, chance),
-        candidates=(("retrieve", len(listed.candidates)), ("rank", len(items))),
-        chain=chain,
-        seed=asked.context.seed,
-        listed=listed,
-    )
-
-
-def _take(asked: Asked, frozen: Frozen, most: int) -> Page:
-    """The next items of a list that may still be shown, with the list after them."""
-    items = frozen.items[frozen.offset :]
-    allowed = asked.view.allowed(asked.view.policy.book.plan(asked.context), asked.context)
-    good = _good(items[: 2 * most], asked.view, allowed)[:most]
-    if len(good) < most:  # rarely: the first few of a list are nearly always as good as when it was made
-        good = _good(items, asked.view, allowed)[:most]
-    offset = frozen.offset + (int(good[-1]) + 1 if len(good) == most else len(items))
-    reasons = _words(frozen.reasons[frozen.offset :][good])
-    return Page(
-        MODES[frozen.mode],
-        items[good],
-        reasons,
-        position=frozen.before + frozen.offset,
-        frozen=frozen._replace(offset=offset) if offset < len(frozen.items) or not frozen.final else None,
-        propensities=_propensities(reasons, frozen.chance),
-        chain=frozen.chain,
-        seed=frozen.seed,
-    )
-
-
-def _good(items: Items, view: View, allowed: Mask) -> npt.NDArray[np.intp]:
-    """Positions of the items that may be shown."""
-    return np.flatnonzero(is_set(allowed, view.snapshot.rows(items)))
-
-
 class Clock:
     """Wall time of the stages of one request."""
 
@@ -334,25 +261,3 @@ async def _journal(asked: Asked, stores: Stores) -> Journal:
         if asked.user_key is None:
             return EMPTY  # only the rate was asked for
         raise
-
-
-def _words(reasons: npt.NDArray[np.uint8]) -> list[str]:
-    return [REASONS[reason] for reason in reasons.tolist()]
-
-
-def _propensities(reasons: Sequence[str], chance: float) -> list[float]:
-    return [chance if reason == "explore" else 1.0 for reason in reasons]
-
-
-def _shortcomings(ranking: Ranking, asked: Asked, memory: Memory) -> list[str]:
-    """Why the page is not what it should be, if it is not."""
-    said = ["caps_relaxed"] if ranking.relaxed else []
-    if cause := CAUSE_OF.get(asked.effort):
-        said.append(cause)
-    if asked.dropped:
-        said.append("hints_dropped")
-    if not asked.view.snapshot.n_items:
-        return [*said, "empty_catalogue"]
-    if len(ranking.rows) < asked.limit:
-        said.append("all_seen" if len(memory.seen) else "few_eligible")
-    return said
