@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import quality
+from benchmarks import quality, quality_parts
 from benchmarks import quality_paired as paired
 from benchmarks import quality_plain as plain
 from benchmarks import quality_product as ours
@@ -248,3 +248,21 @@ def test_a_folder_without_feedback_or_without_events_is_named(small: Path, tmp_p
     (small / "interactions.parquet").write_bytes(b"junk")
     with pytest.raises(BadFeedback, match="is no Parquet file"):
         read(small)
+
+
+def test_parts_are_data_sets_of_the_same_form(folder: Path, tmp_path: Path) -> None:
+    """A sixth of the users with all they did; items of the later years with all that was done with them."""
+    whole = read(folder)
+    sixth, later = [read(part) for part in quality_parts.run(folder, tmp_path)]
+    assert 0 < sixth.n_users < whole.n_users / 3 and sixth.n_items == whole.n_items
+    assert len(sixth.user) == 12 * sixth.n_users
+    assert (later.n_users, later.n_items, len(later.user)) == (whole.n_users, N_ITEMS, len(whole.user))
+    (folder / "items.parquet").rename(tmp_path / "kept")
+    try:
+        dated = pq.read_table(tmp_path / "kept")
+        years = pa.array([1999 + number % 2 for number in range(N_ITEMS)])
+        pq.write_table(dated.set_column(dated.column_names.index("year"), "year", years), folder / "items.parquet")
+        _, later = [read(part) for part in quality_parts.run(folder, tmp_path)]
+        assert later.n_items == N_ITEMS // 2 and 0 < len(later.user) < len(whole.user)
+    finally:
+        (tmp_path / "kept").replace(folder / "items.parquet")
