@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ranking.errors import PolicyError
 from retrieval.errors import FeedError
-from service import gauges, openapi, telemetry
+from service import gauges, openapi, spare, telemetry
 from service.bounds import Bounded
 from service.direct import Direct
 from service.errors import on_error, on_http_exception
@@ -115,13 +115,15 @@ def application(settings: ServiceSettings) -> FastAPI:
             gc.freeze()  # what lives as long as the process need not be looked through again and again
             gc.set_threshold(YOUNG_OBJECTS)
             gc.enable()  # `service.worker` had turned it off
-            telling = asyncio.create_task(gauges.keep_telling(resources))
+            kept = [asyncio.create_task(each) for each in (gauges.keep_telling(resources), spare.keep_giving_back())]
             log.info("worker_started", tenants=len(resources.live.config.tenants), ready=resources.live.ready)
             yield
             log.info("worker_stopped")
-            telling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await telling
+            for task in kept:
+                task.cancel()
+            for task in kept:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             if traces is not None:
                 traces.close()
 

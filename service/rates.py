@@ -17,7 +17,9 @@ from retrieval.errors import RateLimited
 from retrieval.limits import MAX_WAIT_S, Rate
 
 MOST_BUCKETS: Final = 50_000
-"""Buckets kept at most, about 200 bytes each. Beyond, the ones that are empty by now are forgotten, then all."""
+"""Buckets kept at most, about 250 bytes each. With more in use than half of them, all are forgotten."""
+FEW: Final = 1_000
+"""Buckets among which the empty ones are not looked for."""
 
 
 @dataclass
@@ -28,6 +30,7 @@ class LocalRates:
     per_key: Rate
     clock: Callable[[], float] = time.monotonic
     due_s: dict[str, float] = field(default_factory=dict)
+    _look_at: int = FEW
 
     def charge(self, tenant: str, user_key: str | None, key_id: str) -> None:
         """Count one request of a user (None: anonymous, only the key counts) under a key.
@@ -41,7 +44,7 @@ class LocalRates:
             self.due_s[user] = self._due_s(user, self.per_user, now_s)
         if self.per_key.per_s:
             self.due_s[key] = key_due_s
-        if len(self.due_s) > MOST_BUCKETS:
+        if len(self.due_s) > self._look_at:
             self._forget(now_s)
 
     def _due_s(self, who: str, rate: Rate, now_s: float) -> float:
@@ -55,6 +58,9 @@ class LocalRates:
         return due_s
 
     def _forget(self, now_s: float) -> None:
+        """Forget the buckets that are empty by now: of most users, for few ask all the time."""
         self.due_s = {who: due_s for who, due_s in self.due_s.items() if due_s > now_s}
         if len(self.due_s) > MOST_BUCKETS // 2:  # a flood of made-up users: start over rather than search each time
             self.due_s.clear()
+        # Twice as many as are in use: so each new bucket pays for a look at two.
+        self._look_at = max(2 * len(self.due_s), FEW)

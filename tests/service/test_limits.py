@@ -21,7 +21,7 @@ from retrieval.erasure import rekeyed
 from retrieval.errors import RateLimited, StoreUnavailable
 from retrieval.journal import Signal, entries, parse
 from retrieval.limits import LimitedJournals, Rate
-from service.rates import MOST_BUCKETS, LocalRates
+from service.rates import FEW, MOST_BUCKETS, LocalRates
 from tests.support.running import PEPPER, user_id, video
 from tests.support.served import Served, served
 
@@ -260,6 +260,27 @@ def test_its_memory_is_bounded() -> None:
         rates.charge("acme", f"{n:032x}", "key")
         now_s += 1e-5
         assert len(rates.due_s) <= MOST_BUCKETS
+
+
+def test_who_has_gone_is_forgotten() -> None:
+    """Of users who come and go, a second apart, hardly more are kept than come within the time a bucket needs."""
+    now_s = 0.0
+    rates = LocalRates(Rate(10, 20), Rate(0, 0), clock=lambda: now_s)
+    for n in range(5 * FEW):
+        now_s += 1
+        rates.charge("acme", f"{n:032x}", "key")
+        assert len(rates.due_s) <= FEW
+
+
+@given(asked=st.lists(st.tuples(st.integers(0, 4), st.floats(0, 0.5)), max_size=80))
+def test_what_is_forgotten_changes_nothing(asked: list[tuple[int, float]]) -> None:
+    """A worker that looks for empty buckets at each request lets through whom one that never looks does."""
+    now_s = 0.0
+    looks, never = (LocalRates(Rate(3, 4), Rate(5, 6), clock=lambda: now_s) for _ in range(2))
+    for user, wait_s in asked:
+        now_s += wait_s
+        looks._look_at = 0
+        assert let_through(looks, f"u{user}") is let_through(never, f"u{user}")
 
 
 def test_it_costs_next_to_nothing() -> None:
