@@ -143,6 +143,7 @@ def _judge(
 
 
 def _claimed_s(sent: SentEvent, sent_at: datetime | None, now_s: int) -> int:
-    """When it happened by our clock: now, less what the SDK's own clock says has passed since. Never in the future."""
+    """When it happened by our clock: now, less what the SDK's own clock says has passed since. Never in the future, and
+    never before the second of the page that showed it: what has passed is rounded down, as now was."""
     sent_s = now_s if sent_at is None else sent_at.timestamp()
-    return int(now_s - max(sent_s - sent.occurred_at.timestamp(), 0.0))
+    return now_s - int(max(sent_s - sent.occurred_at.timestamp(), 0.0))

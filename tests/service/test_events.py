@@ -11,9 +11,11 @@ import httpx
 import numpy as np
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retrieval.journal import Journal, Signal, parse
-from service.events import MAX_BYTES, MAX_EVENTS, SIGNALS
+from service.events import MAX_BYTES, MAX_EVENTS, SIGNALS, SentEvent, _claimed_s
 from tests.support.running import Json, System
 
 TENANT, VIDEO = "news", "news-bread-1"
@@ -133,6 +135,26 @@ def test_times_are_by_our_clock(
     post(running, user, {"sent_at": at(sent), "events": [event(occurred_at=at(sent - passed))]})
     at_s = newest_journal(store, before)["at_s"].astype(np.int64)
     assert abs(at_s[0] - (now() - expected).timestamp()) < 5
+
+
+@given(
+    page_ms=st.integers(1_700_000_000_000, 1_800_000_000_000),
+    watched_ms=st.integers(0, 60_000),
+    waited_ms=st.integers(0, 60_000),
+    travelled_ms=st.integers(0, 2_000),
+    wrong_s=st.integers(-1_000_000, 1_000_000),
+)
+def test_nothing_happens_before_the_page_that_showed_it(
+    page_ms: int, watched_ms: int, waited_ms: int, travelled_ms: int, wrong_s: int
+) -> None:
+    """Whatever the device's clock says: by ours an event is no earlier than its page, in whole seconds, nor later than
+    its arrival."""
+    occurred_ms = page_ms + watched_ms
+    sent_ms = occurred_ms + waited_ms
+    arrived_s = (sent_ms + travelled_ms) // 1000
+    occurred_at, sent_at = (datetime.fromtimestamp(ms / 1000 + wrong_s, UTC) for ms in (occurred_ms, sent_ms))
+    sent = SentEvent.model_validate(event(occurred_at=at(occurred_at)))
+    assert page_ms // 1000 <= _claimed_s(sent, sent_at, arrived_s) <= arrived_s
 
 
 def test_bodies_are_bounded(running: System, user: str) -> None:

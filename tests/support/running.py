@@ -416,10 +416,10 @@ def system(
     try:
         for _ in range(daemons):
             running.start_daemon()
-        if workers:
-            running.start_service(workers)
         if daemons:
             running.indexed()
+        if workers:
+            running.start_service(workers)  # now, so that every worker has every snapshot when it is ready
         if daemons and workers:
             for tenant, videos in tenants.items():
                 if any(one.get("status", "published") == "published" for one in videos):
