@@ -13,12 +13,12 @@ from typing import Final
 
 from retrieval.loops import uncancelled
 
-EVERY_S: Final = 60.0
-_TRIM: Final[Callable[[int], int] | None] = getattr(ctypes.CDLL(None), "malloc_trim", None)
+EVERY_S: Final = 120.0
+_TRIM: Final[Callable[[ctypes.c_size_t], int] | None] = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 async def keep_giving_back() -> None:
-    """Give back what is free each minute, until cancelled. On systems without glibc it does nothing."""
+    """Give back what is free every other minute, until cancelled. On systems without glibc it does nothing."""
     while uncancelled():
         await asyncio.sleep(EVERY_S)
         await asyncio.to_thread(give_back)
@@ -27,4 +27,4 @@ async def keep_giving_back() -> None:
 def give_back() -> None:
     """Return all whole pages that hold nothing. Safe at any time; other threads may wait for it when they allocate."""
     if _TRIM is not None:
-        _TRIM(0)
+        _TRIM(ctypes.c_size_t(0))
